@@ -1,0 +1,1 @@
+"""Making ArrayRecord data: the synthetic generator, converters, checks."""

@@ -1,0 +1,1 @@
+"""The network: Linen modules, pure functions of (variables, inputs)."""

@@ -1,0 +1,63 @@
+"""The position enhancement branch: where the n-th character is, whatever the text."""
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jaxtyping import Array, DTypeLike, Float
+
+from robustscanner_jax.models.recurrent import StackedLSTM
+
+
+class PositionAwareModule(nn.Module):
+    """Gives every cell a sense of how far into the text it lies.
+
+    Yue et al. 2020, section "Position Enhancement Branch": an LSTM along each row of
+    the map counts from left to right, two convolutions mix the rows.
+    """
+
+    width: int = 128
+    dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(self, keys: Float[Array, "b h w d"]) -> Float[Array, "b h w d"]:
+        b, h, w, d = keys.shape
+        rows = StackedLSTM(self.width, dtype=self.dtype, name="lstm")(
+            keys.reshape(b * h, w, d)
+        )
+        mixed = rows.reshape(b, h, w, self.width)
+        mixed = nn.Conv(self.width, (3, 3), padding=1, dtype=self.dtype, name="mix1")(
+            mixed
+        )
+        return nn.Conv(self.width, (3, 3), padding=1, dtype=self.dtype, name="mix2")(
+            nn.relu(mixed)
+        )
+
+
+class PositionBranch(nn.Module):
+    """Attention queries from the step index alone, and the map that they read.
+
+    Attributes:
+      num_positions: rows of the embedding; one more than the decoding steps, as in the
+        published checkpoints.
+      width: of queries and keys.
+      dtype: of the computation.
+    """
+
+    num_positions: int
+    width: int = 128
+    dtype: DTypeLike = jnp.float32
+
+    def setup(self):
+        self.embedding = self.param(
+            "embedding",
+            nn.initializers.normal(1.0),
+            (self.num_positions, self.width),
+        )
+        self.position_aware = PositionAwareModule(self.width, dtype=self.dtype)
+
+    def __call__(
+        self, keys: Float[Array, "b h w d"], num_steps: int
+    ) -> tuple[Float[Array, "b t d"], Float[Array, "b h w d"]]:
+        """Returns the queries of all steps and the position-aware keys."""
+        b = keys.shape[0]
+        queries = self.embedding[None, :num_steps].astype(self.dtype)
+        return jnp.tile(queries, (b, 1, 1)), self.position_aware(keys)

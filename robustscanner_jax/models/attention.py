@@ -31,7 +31,7 @@ def valid_cells(
     Returns one flag a cell, row-major.
     """
     rows, columns = map_size
-    # Dividing first, like the published code; a product of small integers is exact.
+    # Multiplying first: the product of small integers is exact, a ratio is not.
     content = width.astype(jnp.float32) * columns / image_width
     # A width that is a whole number of columns must not be pushed over it by rounding.
     content = (

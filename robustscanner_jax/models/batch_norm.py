@@ -56,4 +56,5 @@ class BatchNorm(nn.Module):
 
         factor = scale * jax.lax.rsqrt(var + self.epsilon)
         offset = bias - mean * factor
+        factor, offset = factor[None, None, None, :], offset[None, None, None, :]
         return (x.astype(jnp.float32) * factor + offset).astype(self.dtype)

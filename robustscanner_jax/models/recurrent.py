@@ -21,12 +21,12 @@ Carry = tuple[Cell, ...]  # one cell a layer, the lowest first
 class Weights(NamedTuple):
     """The parameters of one layer; gates in PyTorch's order i, f, g, o."""
 
-    input_kernel: Float[Array, "c 4d"]
-    recurrent_kernel: Float[Array, "d 4d"]
+    input_kernel: Float[Array, "c 4*d"]
+    recurrent_kernel: Float[Array, "d 4*d"]
     # Two biases, although their sum is all that counts: the published checkpoints hold
     # both, and an optimiser moves each.
-    input_bias: Float[Array, "4d"]
-    recurrent_bias: Float[Array, "4d"]
+    input_bias: Float[Array, "4*d"]
+    recurrent_bias: Float[Array, "4*d"]
 
 
 def lstm_cell(

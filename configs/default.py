@@ -1,0 +1,70 @@
+"""Every option of the project; the variants beside this file change a few.
+
+Run: python -m robustscanner_jax.main --config=configs/<name>.py --workdir=RUN
+Override: --config.train.steps=1000
+"""
+
+from ml_collections import ConfigDict
+
+
+def get_config() -> ConfigDict:
+    """Returns the full config."""
+    config = ConfigDict()
+    config.seed = 0  # of initial weights, order, augmentation
+    # Text file, one character a line; empty: the 90 published ones.
+    config.charset = ""
+
+    config.model = ConfigDict()
+    config.model.width = (
+        "base"  # backbone channels: base 1, small 1/2, tiny 1/4, nano 1/8
+    )
+    config.model.max_len = 30  # decoding steps, the end token included
+    config.model.decoder_width = 128  # channels of embedding, LSTM and attention
+    config.model.mask_rounding = "ceil"  # of the content's columns: ceil or nearest
+    config.model.unbiased_variance = (
+        True  # running variance as PyTorch's; Paddle's: False
+    )
+    config.model.use_hybrid = True  # the context branch; False to ablate it
+    config.model.use_position = True  # the position branch; False to ablate it
+    # Of the computation: float32, bfloat16, or auto (bfloat16 on accelerators).
+    config.model.dtype = "auto"
+
+    config.preprocessing = ConfigDict()
+    config.preprocessing.height = 48  # pixels
+    config.preprocessing.min_width = 48  # pixels
+    config.preprocessing.max_width = 160  # pixels; wider crops are squeezed
+    config.preprocessing.width_multiple = 4  # pixels a column of the feature map
+    config.preprocessing.clamp_first = True  # clamp the width, then round it (MMOCR)
+    config.preprocessing.channel_order = "BGR"  # or RGB
+    config.preprocessing.mean = 127.0  # the network sees (pixel - mean) / scale
+    config.preprocessing.scale = 127.0
+
+    config.data = ConfigDict()
+    # Folders and files as the README lists them, or words rendered on the fly:
+    # rendered:PRESET?seed=1&count=1000000&split=train
+    config.data.train = ("rendered:full?seed=1&count=20000000&split=train",)
+    config.data.weights = (1.0,)  # share of each source in the mixture
+    # Evaluated during training and at its end, NAME:SOURCE.
+    config.data.evaluate = ("heldout:rendered:full?seed=2&count=1024&split=heldout",)
+    # Write rendered sources to RUN/rendered before training and read them from there.
+    config.data.store_rendered = False
+    config.data.batch_size = 256  # examples an update, over all devices
+    config.data.num_workers = 0  # processes that prepare batches; 0: threads
+    config.data.augment = 0.0  # probability scale of the distortions, 0 (off) to 1
+    config.data.max_bad_share = 0.05  # unreadable examples; the run stops beyond
+
+    config.train = ConfigDict()
+    config.train.steps = 100_000  # updates
+    config.train.schedule = "step"  # step (published), cosine, one_cycle, constant
+    config.train.peak_lr = 1e-3  # for the batch size above; never rescaled
+    config.train.warmup_steps = 0  # updates of linear rise before the schedule
+    config.train.weight_decay = 0.0  # decoupled, on kernels alone
+    config.train.clip_norm = 5.0  # of the global gradient; 0: off
+    config.train.ema_decay = 0.0  # running average of parameters; 0: off
+    config.train.max_skipped = 10  # updates in a row that are not finite; then stop
+    config.train.log_every = 50  # updates
+    config.train.evaluate_every = 5_000  # updates
+    config.train.save_every = 1_000  # updates
+    config.train.keep = 3  # newest checkpoints that stay
+    config.train.init_weights = ""  # weights file to start from; empty: random
+    return config

@@ -1,0 +1,119 @@
+"""From the config to plain arguments: the checks that span fields, and JSON."""
+
+import json
+from pathlib import Path
+
+from ml_collections import ConfigDict
+
+from robustscanner_jax.charset import DICT90, Charset
+from robustscanner_jax.models.robustscanner import CHANNEL_SCALE, RobustScanner
+from robustscanner_jax.optim import SCHEDULES
+from robustscanner_jax.preprocessing import Preprocessing
+
+COMPUTE_DTYPES = ("auto", "float32", "bfloat16")
+
+
+def validate(config: ConfigDict) -> None:
+    """Raises `ValueError` for values that cannot work, before any device work."""
+
+    def expect(holds: bool, key: str, wanted: str, got: object) -> None:
+        if not holds:
+            raise ValueError(f"config.{key}: expected {wanted}, got {got!r}")
+
+    model, data, train = config.model, config.data, config.train
+    expect(model.width in CHANNEL_SCALE, "model.width", f"one of {list(CHANNEL_SCALE)}",
+           model.width)  # fmt: skip
+    expect(model.dtype in COMPUTE_DTYPES, "model.dtype", f"one of {COMPUTE_DTYPES}",
+           model.dtype)  # fmt: skip
+    expect(model.max_len >= 2, "model.max_len", "at least 2 steps", model.max_len)
+    expect(train.schedule in SCHEDULES, "train.schedule", f"one of {SCHEDULES}",
+           train.schedule)  # fmt: skip
+    expect(train.steps > 0, "train.steps", "at least 1", train.steps)
+    expect(0 <= train.warmup_steps < train.steps, "train.warmup_steps",
+           f"0 to {train.steps - 1}", train.warmup_steps)  # fmt: skip
+    expect(train.peak_lr > 0, "train.peak_lr", "a positive rate", train.peak_lr)
+    expect(0 <= train.ema_decay < 1, "train.ema_decay", "0 to below 1", train.ema_decay)
+    expect(data.batch_size > 0, "data.batch_size", "at least 1", data.batch_size)
+    expect(0 <= data.augment <= 1, "data.augment", "0 to 1", data.augment)
+    expect(len(data.train) > 0, "data.train", "at least one source", data.train)
+    expect(len(data.weights) == len(data.train), "data.weights",
+           f"{len(data.train)} numbers, one a source", data.weights)  # fmt: skip
+    make_charset(config)
+    make_preprocessing(config)
+
+
+def make_charset(config: ConfigDict) -> Charset:
+    """Returns the charset of a text file, or the published one where none is named."""
+    return Charset.from_file(config.charset) if config.charset else Charset.of(DICT90)
+
+
+def make_preprocessing(config: ConfigDict) -> Preprocessing:
+    """Returns the rule that scales, pads and normalises images."""
+    return Preprocessing(**config.preprocessing)
+
+
+def make_model(config: ConfigDict, charset: Charset) -> RobustScanner:
+    """Returns the network for a charset, computing in float32."""
+    options = config.model.to_dict()
+    del options["dtype"]
+    return RobustScanner(
+        num_classes=charset.num_classes,
+        num_tokens=charset.num_tokens,
+        start_id=charset.end_id,
+        end_id=charset.end_id,
+        pad_id=charset.pad_id,
+        **options,
+    )
+
+
+# What a run folder's weights and data position depend on.
+FIXED_SECTIONS = ("seed", "charset", "model", "preprocessing", "data")
+# Free to change between the pieces of a run: they move neither weights nor order.
+FREE_KEYS = (
+    "model.dtype",
+    "data.evaluate",
+    "data.num_workers",
+    "data.store_rendered",
+    "data.max_bad_share",
+)
+
+
+def differences(before: ConfigDict, now: ConfigDict) -> list[str]:
+    """Returns which keys differ that a run must keep, each with both values."""
+    old, new = (_flat(json.loads(c.to_json_best_effort())) for c in (before, now))
+    return [
+        f"{key} was {old.get(key)!r}, now {new.get(key)!r}"
+        for key in sorted(set(old) | set(new))
+        if key.split(".")[0] in FIXED_SECTIONS
+        and key not in FREE_KEYS
+        and old.get(key) != new.get(key)
+    ]
+
+
+def _flat(tree: dict, prefix: str = "") -> dict[str, object]:
+    leaves: dict[str, object] = {}
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            leaves |= _flat(value, f"{prefix}{key}.")
+        else:
+            leaves[prefix + key] = value
+    return leaves
+
+
+def to_json(config: ConfigDict, path: Path) -> None:
+    """Writes the resolved config."""
+    path.write_text(config.to_json_best_effort(indent=2) + "\n", encoding="utf-8")
+
+
+def from_json(path: Path) -> ConfigDict:
+    """Reads what `to_json` wrote."""
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ValueError(
+            f"{path}: not found, so {path.parent} is no run folder; "
+            "train first, or give --weights a weights file"
+        ) from None
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path}: not JSON ({error})") from None
+    return ConfigDict(values)

@@ -1,0 +1,163 @@
+"""Sources whose images are single files: label files, and labels in file names."""
+
+from __future__ import annotations
+
+import array
+import itertools
+import operator
+import os
+import re
+from collections.abc import Iterable, Iterator
+from typing import Any, SupportsIndex
+
+from robustscanner_jax.data.labels import IMAGE_SUFFIXES, read_labels
+
+# `182_slinking_71711`: MJSynth. Anything else: `slinking_whatever`.
+_MJSYNTH_STEM = re.compile(r"\d+_([^_]+)_\d+")
+
+
+class PackedStrings:
+    """A list of strings in one block of bytes.
+
+    Millions of Python strings cost 60 bytes each on top of their text, and worker
+    processes copy them as soon as a reference count changes. This holds the text and 8
+    bytes a string, and pickles at the speed of memory.
+    """
+
+    def __init__(self):
+        self._block = bytearray()
+        self._ends = array.array("q", [0])
+
+    def append(self, string: str) -> None:
+        """Adds one string at the end."""
+        # File names and JSON may hold lone surrogates.
+        self._block += string.encode("utf-8", "surrogatepass")
+        self._ends.append(len(self._block))
+
+    def __len__(self) -> int:
+        return len(self._ends) - 1
+
+    def __getitem__(self, index: int) -> str:
+        start, end = self._ends[index], self._ends[index + 1]
+        return self._block[start:end].decode("utf-8", "surrogatepass")
+
+
+class FileSource:
+    """Images in single files below one folder, with their labels in memory.
+
+    A record's id is the path as the label file writes it. `__getitem__` raises
+    `ValueError` naming the file where an image cannot be read.
+    """
+
+    def __init__(self, name: str, root: str, rows: Iterable[tuple[str, str]]):
+        self.name = name
+        self._root = root
+        self._paths, self._texts = PackedStrings(), PackedStrings()
+        for path, text in rows:
+            self._paths.append(path)
+            self._texts.append(text)
+
+    def __len__(self) -> int:
+        """Returns the number of records."""
+        return len(self._paths)
+
+    def __repr__(self) -> str:
+        """Returns a short description."""
+        return f"FileSource({self.name!r}, {self._root!r}, {len(self)} records)"
+
+    def __getitem__(self, index: SupportsIndex) -> dict[str, Any]:
+        """Returns `id`, `image` (the file's bytes, not decoded) and `text`."""
+        i = operator.index(index)
+        if not 0 <= i < len(self):
+            raise IndexError(f"{self.name}: no record {i}, there are {len(self)}")
+        path = self._paths[i]
+        try:
+            with open(os.path.join(self._root, path), "rb") as file:
+                image = file.read()
+        except (OSError, ValueError) as error:  # ValueError: a NUL in the path
+            raise ValueError(f"record {path}: image cannot be read ({error})") from None
+        return {"id": path, "image": image, "text": self._texts[i]}
+
+
+def open_label_file(path: str, name: str, images: str | None = None) -> FileSource:
+    """Opens a label file of any known format.
+
+    Args:
+      path: of the label file.
+      name: of the source.
+      images: the folder that the image paths are relative to. By default the label
+        file's own folder, the folder above, or a folder inside, whichever holds the
+        first image.
+    """
+    rows = read_labels(path)
+    first = next(rows, None)
+    if first is None:
+        raise ValueError(f"{path}: no labelled image in it")
+    root = find_images(os.path.dirname(path), first.path, images, where=first.where)
+
+    all_rows = itertools.chain([first], rows)
+    return FileSource(name, root, ((row.path, row.text) for row in all_rows))
+
+
+def find_images(folder: str, first: str, images: str | None, *, where: str) -> str:
+    """Returns the folder that the path `first` is relative to.
+
+    Raises `ValueError`, beginning with `where`, if no candidate holds that file.
+    """
+    folder = folder or os.curdir
+    if images is not None:
+        candidates = [images]
+    else:
+        with os.scandir(folder) as entries:
+            inside = sorted(entry.path for entry in entries if entry.is_dir())
+        candidates = [folder, os.path.join(folder, os.pardir), *inside]
+    for candidate in candidates:
+        if os.path.isfile(os.path.join(candidate, first)):
+            return candidate
+    looked = images if images is not None else f"{folder}, above it and one level below"
+    raise ValueError(f"{where}: image {first!r} not found in {looked}")
+
+
+def open_image_folder(folder: str, name: str) -> FileSource:
+    """Opens a folder, searched through, of images with the label in the file name.
+
+    The label is what stands before the first underscore (`slinking_07.jpg`), or the
+    second field where every name has MJSynth's form (`182_slinking_71711.jpg`).
+
+    Raises `ValueError` where the names hold no label: no underscore, only numbers, or
+    the same word everywhere (`word_1.png`, `word_2.png`).
+    """
+    files = sorted(_image_files(folder))
+    stems = [os.path.splitext(os.path.basename(path))[0] for path in files]
+    advice = "list the labels in a labels.tsv with lines of path TAB label"
+    for path, stem in zip(files, stems, strict=True):
+        if not stem.partition("_")[1]:
+            raise ValueError(
+                f"{folder}: expected file names of the form label_anything or "
+                f"number_label_number, got {path!r}; {advice}"
+            )
+    matches = [_MJSYNTH_STEM.fullmatch(stem) for stem in stems]
+    if all(match and not match[1].isdigit() for match in matches):
+        texts = [match[1] for match in matches if match]
+    else:
+        texts = [stem.partition("_")[0] for stem in stems]
+    numbers_only = all(stem.replace("_", "").isdigit() for stem in stems)
+    same_word = len(files) > 1 and len(set(texts)) == 1
+    if numbers_only or same_word:
+        raise ValueError(
+            f"{folder}: file names such as {files[0]!r} hold no label; {advice}"
+        )
+    return FileSource(name, folder, zip(files, texts, strict=True))
+
+
+def has_images(folder: str) -> bool:
+    """Returns whether there is an image file in `folder` or below it."""
+    return next(_image_files(folder), None) is not None
+
+
+def _image_files(folder: str) -> Iterator[str]:
+    """Yields the paths of image files, relative to `folder`, in no order."""
+    for parent, _, names in os.walk(folder):
+        for name in names:
+            if name.lower().endswith(IMAGE_SUFFIXES):
+                yield os.path.relpath(os.path.join(parent, name), folder)

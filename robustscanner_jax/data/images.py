@@ -1,0 +1,42 @@
+"""Image files to pixels, refusing what cannot be a word crop."""
+
+import io
+
+import cv2
+import numpy as np
+from jaxtyping import UInt8
+from PIL import Image, UnidentifiedImageError
+
+# A page at 600 dpi has 35 million. Decoding is refused beyond, before memory is taken.
+MAX_PIXELS = 50_000_000
+
+
+def decode_image(data: bytes) -> UInt8[np.ndarray, "h w 3"]:
+    """Returns the BGR pixels of an encoded image; EXIF rotation is applied.
+
+    Grey, palette, CMYK, 16-bit and transparent images become 8-bit BGR.
+
+    Raises:
+      ValueError: no bytes, not an image, more than `MAX_PIXELS`, or damaged.
+    """
+    if not data:
+        raise ValueError("the image has zero bytes")
+    try:
+        # The header alone: the pixels are not decoded here.
+        with Image.open(io.BytesIO(data)) as header:
+            width, height = header.size
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
+        raise ValueError(f"not an image ({len(data)} bytes): {error}") from None
+    except Image.DecompressionBombError as error:
+        raise ValueError(f"too many pixels: {error}") from None
+    if width * height > MAX_PIXELS:
+        raise ValueError(
+            f"{width} x {height} pixels, expected at most {MAX_PIXELS:,} in all"
+        )
+    try:
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+    except cv2.error as error:
+        raise ValueError(f"damaged image ({len(data)} bytes): {error.err}") from None
+    if image is None:
+        raise ValueError(f"damaged image: {len(data)} bytes, cannot be decoded")
+    return image

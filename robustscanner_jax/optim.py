@@ -1,0 +1,75 @@
+"""Learning-rate schedules and the optimiser, from plain numbers."""
+
+from typing import Any
+
+import jax
+import optax
+
+SCHEDULES = ("step", "cosine", "one_cycle", "constant")
+
+
+def make_schedule(
+    name: str, *, peak: float, steps: int, warmup_steps: int = 0
+) -> optax.Schedule:
+    """Returns the learning rate as a function of the update's index.
+
+    Args:
+      name: "step" is the published recipe: `peak`, x0.1 at 3/5 of the run and again at
+        4/5. "cosine" falls to 1 % of `peak`. "one_cycle" rises over the first 30 % from
+        1/25 of `peak` and falls to 1/10,000 of that. "constant" stays.
+      peak: highest learning rate.
+      steps: updates in the run.
+      warmup_steps: updates of linear rise from 0 before the schedule; it has the rest.
+
+    Raises:
+      ValueError: another name, or a warm-up as long as the run.
+    """
+    if not 0 <= warmup_steps < steps:
+        raise ValueError(
+            f"expected 0 <= warmup_steps < steps, got {warmup_steps} and {steps}"
+        )
+    rest = steps - warmup_steps
+    if name == "step":
+        after = optax.piecewise_constant_schedule(
+            peak, {round(rest * 3 / 5): 0.1, round(rest * 4 / 5): 0.1}
+        )
+    elif name == "cosine":
+        after = optax.cosine_decay_schedule(peak, rest, alpha=0.01)
+    elif name == "one_cycle":
+        after = optax.cosine_onecycle_schedule(rest, peak)
+    elif name == "constant":
+        after = optax.constant_schedule(peak)
+    else:
+        raise ValueError(f"unknown schedule {name!r}, expected one of {SCHEDULES}")
+    if not warmup_steps:
+        return after
+    rise = optax.linear_schedule(0.0, peak, warmup_steps)
+    return optax.join_schedules([rise, after], [warmup_steps])
+
+
+def decayed(params: Any) -> Any:
+    """Returns True for the parameters that weight decay may shrink: the kernels.
+
+    Biases, scales of batch norm and embeddings are left alone.
+    """
+    return jax.tree_util.tree_map_with_path(
+        lambda path, _: path[-1].key.endswith("kernel"), params
+    )
+
+
+def make_optimizer(
+    schedule: optax.Schedule, *, clip_norm: float, weight_decay: float
+) -> optax.GradientTransformation:
+    """Returns Adam as published (betas 0.9 and 0.999, epsilon 1e-8).
+
+    Args:
+      schedule: learning rate by update.
+      clip_norm: gradients are scaled down to this global norm; 0 is off.
+      weight_decay: decoupled (AdamW), on kernels alone; 0 is off.
+    """
+    parts = [optax.clip_by_global_norm(clip_norm)] if clip_norm else []
+    if weight_decay:
+        parts.append(optax.adamw(schedule, weight_decay=weight_decay, mask=decayed))
+    else:
+        parts.append(optax.adam(schedule))
+    return optax.chain(*parts)

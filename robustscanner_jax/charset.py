@@ -62,18 +62,23 @@ class Charset:
         """
         path = Path(path)
         try:
-            lines = path.read_text(encoding="utf-8-sig").splitlines()
+            text = path.read_text(encoding="utf-8-sig")
         except OSError as error:
             raise ValueError(f"charset file {path}: {error.strerror}") from error
         except UnicodeDecodeError as error:
             raise ValueError(f"charset file {path}: not UTF-8 ({error})") from error
+        # Not `splitlines`: it also splits at characters that a dictionary may hold.
+        lines = text.removesuffix("\n").split("\n") if text else []
         for number, line in enumerate(lines, start=1):
             if len(line) != 1:
                 raise ValueError(
                     f"charset file {path}, line {number}: expected one character, "
                     f"got {line!r}"
                 )
-        return cls.of("".join(lines))
+        try:
+            return cls.of("".join(lines))
+        except ValueError as error:
+            raise ValueError(f"charset file {path}: {error}") from error
 
     @property
     def num_tokens(self) -> int:

@@ -33,10 +33,26 @@ class DataPosition:
 
 def _split(state: TrainState) -> tuple[dict[str, Any], dict[str, Any]]:
     """Returns what reading needs, and what only training needs."""
-    fields = {f.name: getattr(state, f.name) for f in dataclasses.fields(state)}
-    names = ("params", "batch_stats", "ema_params")
-    network = {name: fields.pop(name) for name in names}
-    return network, fields
+    training = {
+        "step": state.step,
+        "opt_state": state.opt_state,
+        "skipped_in_row": state.skipped_in_row,
+        # With an average, reading uses that, and training these.
+        "params": state.params if state.ema_params else {},
+    }
+    return state.variables, training
+
+
+def _join(network: dict[str, Any], training: dict[str, Any]) -> TrainState:
+    averaged = bool(training["params"])
+    params = training.pop("params") if averaged else network["params"]
+    training.pop("params", None)
+    return TrainState(
+        params=params,
+        ema_params=network["params"] if averaged else {},
+        batch_stats=network["batch_stats"],
+        **training,
+    )
 
 
 class Checkpoints:
@@ -93,7 +109,7 @@ class Checkpoints:
             )
         except (ValueError, KeyError) as error:
             raise ValueError(_mismatch(self.folder, step, error)) from error
-        state = TrainState(**kept["network"], **kept["training"])
+        state = _join(kept["network"], kept["training"])
         return state, DataPosition(**kept["data"])
 
     def wait(self) -> None:
@@ -133,15 +149,8 @@ def restore_variables(
         step = manager.latest_step()
         if step is None:
             raise ValueError(f"{folder}: no complete checkpoint")
-        saved = manager.item_metadata(step)["network"]
-        averaged = bool(saved["ema_params"])
-        like = {
-            "params": shapes["params"],
-            "batch_stats": shapes["batch_stats"],
-            "ema_params": shapes["params"] if averaged else {},
-        }
         like = jax.tree.map(
-            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), like
+            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), shapes
         )
         try:
             network = manager.restore(
@@ -150,5 +159,4 @@ def restore_variables(
             )["network"]
         except (ValueError, KeyError) as error:
             raise ValueError(_mismatch(folder, step, error)) from error
-    params = network["ema_params"] if averaged else network["params"]
-    return {"params": params, "batch_stats": network["batch_stats"]}, step
+    return network, step

@@ -18,13 +18,14 @@ from ml_collections import config_flags
 from robustscanner_jax import evaluate, predict, train
 from robustscanner_jax.data.rendered import open_named
 from robustscanner_jax.metrics import PROTOCOLS
-from robustscanner_jax.recognizer import Recognizer
+from robustscanner_jax.recognizer import Recognizer, load_run
+from robustscanner_jax.weights import save_weights
 
 _CONFIG = config_flags.DEFINE_config_file(
     "config", help_string="Config file for --mode=train, such as configs/quickstart.py."
 )
 _MODE = flags.DEFINE_enum(
-    "mode", "train", ["train", "evaluate", "predict", "import"], "What to do."
+    "mode", "train", ["train", "evaluate", "predict", "import", "export"], "What to do."
 )
 _WORKDIR = flags.DEFINE_string(
     "workdir", None, "Run folder: written by train, read by evaluate and predict."
@@ -43,6 +44,12 @@ _OUTPUT = flags.DEFINE_string(
 )
 _SOURCE = flags.DEFINE_enum(
     "source", None, ["mmocr", "mmocr0", "paddle"], "import: where a checkpoint is from."
+)
+_FORMAT = flags.DEFINE_enum(
+    "format", "weights", ["weights"], "export: weights, one file to hand around."
+)
+_DTYPE = flags.DEFINE_enum(
+    "dtype", "float16", ["float32", "float16"], "export, import: of stored kernels."
 )
 _CHECKPOINT = flags.DEFINE_string("checkpoint", None, "import: .pth or .pdparams file.")
 _GOLDEN = flags.DEFINE_string(
@@ -113,11 +120,22 @@ def _import(paths: list[str]) -> int:
     return int(not certificate.ok)
 
 
+def _export(paths: list[str]) -> int:
+    if paths:
+        raise app.UsageError(f"--mode=export takes no files, got {paths}")
+    output = _need(_OUTPUT, "export")
+    weights = load_run(Path(_need(_WORKDIR, "export")))
+    save_weights(output, weights, dtype=_DTYPE.value)
+    print(f"{output}: {weights.card}")
+    return 0
+
+
 MODES: dict[str, Callable[[list[str]], int]] = {
     "train": _train,
     "evaluate": _evaluate,
     "predict": _predict,
     "import": _import,
+    "export": _export,
 }
 
 

@@ -51,7 +51,9 @@ def detect_label_format(path: str) -> str:
     first = next((line for line in lines if line.strip()), None)
     if first is None:
         raise ValueError(f"{path}: the file is empty")
-    found = None if b"\0" in head else _format_of(first, head)
+    # A label may hold a NUL or bytes that are not UTF-8; a line with both is no text.
+    binary = "\0" in first and "\ufffd" in first
+    found = None if binary else _format_of(first, head)
     if found is None:
         raise ValueError(
             f"{path}: unknown format, the first line is {first[:80]!r}; known label "

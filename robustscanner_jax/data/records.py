@@ -16,7 +16,9 @@ from pathlib import Path
 from typing import Any
 
 import msgpack
-from array_record.python import array_record_module
+from array_record.python import (
+    array_record_module,  # pyright: ignore[reportAttributeAccessIssue]  # compiled
+)
 
 # Of one record and of the index. A reader refuses any other.
 FORMAT_VERSION = 1
@@ -60,7 +62,7 @@ def encode_record(record: Record) -> bytes:
             )
     payload = {"v": FORMAT_VERSION, **dataclasses.asdict(record)}
     try:
-        return msgpack.packb(payload)
+        return msgpack.Packer().pack(payload)
     except UnicodeEncodeError as error:
         raise ValueError(
             f"record {record.id!r}: id or text is not valid Unicode ({error})"

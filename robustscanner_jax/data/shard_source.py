@@ -178,8 +178,12 @@ class TfdsSource:
                     f"{self._folder}: reading a TFDS folder needs a package: "
                     "pip install tensorflow-datasets"
                 ) from None
-            self._records = tfds.builder_from_directory(self._folder).as_data_source(
-                split=self._split, decoders={"image": tfds.decode.SkipDecoding()}
+            builder = tfds.builder_from_directory(self._folder)
+            decoders = {"image": tfds.decode.SkipDecoding()}
+            self._records = builder.as_data_source(
+                # A decorator there hides the signature.
+                split=self._split,  # pyright: ignore[reportCallIssue]
+                decoders=decoders,
             )
         return self._records
 

@@ -1,6 +1,6 @@
 """Checkpoints of the published implementations: import, proof of parity, export."""
 
-from robustscanner_jax.reference.certificate import Certificate, Deviation, certify
+from robustscanner_jax.reference.certificate import Certificate, certify
 from robustscanner_jax.reference.convert import (
     SOURCES,
     CheckpointError,
@@ -9,6 +9,7 @@ from robustscanner_jax.reference.convert import (
     import_state,
 )
 from robustscanner_jax.reference.files import load_checkpoint
+from robustscanner_jax.reference.golden import Deviation, published_reading
 from robustscanner_jax.reference.run import run_import
 
 __all__ = [
@@ -21,5 +22,6 @@ __all__ = [
     "export_state",
     "import_state",
     "load_checkpoint",
+    "published_reading",
     "run_import",
 ]

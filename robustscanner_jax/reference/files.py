@@ -141,8 +141,9 @@ def _read_torch(path: Path) -> Checkpoint:
 
 
 def _read_npz(path: Path) -> Checkpoint:
-    with np.load(path, allow_pickle=False) as file:
-        return Checkpoint({name: file[name] for name in file.files}, ())
+    # Opened here: numpy leaves a damaged file open.
+    with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+        return Checkpoint({name: arrays[name] for name in arrays.files}, ())
 
 
 _READERS = {

@@ -1,0 +1,24 @@
+"""Half the channels, rendered words alone, one GPU: the weights that ship.
+
+Run:    python -m robustscanner_jax.main --config=configs/small.py --workdir=RUN
+Expect: see the model card, docs/model_card.md
+"""
+
+from ml_collections import ConfigDict
+
+from configs import default
+
+
+def get_config() -> ConfigDict:
+    """Returns the config."""
+    config = default.get_config()
+    config.model.width = "small"
+    config.data.num_workers = 14  # for 16 cores
+    config.train.steps = 16_000
+    config.train.schedule = "one_cycle"
+    config.train.peak_lr = 1.5e-3
+    config.train.log_every = 100
+    config.train.evaluate_every = 4_000
+    config.train.save_every = 4_000
+    config.train.keep = 2
+    return config

@@ -1,0 +1,17 @@
+"""A quarter of the channels, rendered words alone: for a few hours of two CPU cores.
+
+Run:    python -m robustscanner_jax.main --config=configs/tiny.py --workdir=RUN
+"""
+
+from ml_collections import ConfigDict
+
+from configs import small
+
+
+def get_config() -> ConfigDict:
+    """Returns the config."""
+    config = small.get_config()
+    config.model.width = "tiny"
+    config.data.batch_size = 64
+    config.data.num_workers = 0
+    return config

@@ -1,0 +1,303 @@
+"""Every option of the word generator, with the values of its presets."""
+
+from types import SimpleNamespace
+
+from ml_collections import ConfigDict
+
+PRESETS = ("full", "easy", "randtext")
+
+# Upright sans and slab families that a small network learns first.
+EASY_FAMILIES = (
+    "Archivo Black",
+    "Arvo",
+    "Barlow",
+    "Cabin",
+    "Fira Sans",
+    "Inter",
+    "Jost",
+    "Lato",
+    "Montserrat",
+    "Nunito",
+    "Open Sans",
+    "Poppins",
+    "Roboto",
+    "Roboto Slab",
+    "Rubik",
+    "Sanchez",
+    "Work Sans",
+    "Zilla Slab",
+)
+
+
+def get_settings(preset: str = "full") -> ConfigDict:
+    """Returns the settings of a preset, locked: a misspelt key fails.
+
+    `full` is calibrated on real crops, `easy` is for minutes of training on a CPU,
+    `randtext` shows strings without context in the look of `full`.
+
+    Raises:
+      ValueError: there is no such preset.
+    """
+    if preset not in PRESETS:
+        raise ValueError(
+            f"preset: expected one of {', '.join(PRESETS)}, got {preset!r}"
+        )
+    settings = ConfigDict()
+    settings.attempts = 8  # pictures tried for a word before a plain one is drawn
+    settings.words = _words()
+    settings.fonts = _fonts()
+    settings.glyphs = _glyphs()
+    settings.style = _style()
+    settings.geometry = _geometry()
+    settings.box = _box()
+    settings.colour = _colour()
+    settings.background = _background()
+    settings.fill = _fill()
+    settings.visibility = _visibility()
+    settings.degrade = _degrade()
+    if preset == "easy":
+        _make_easy(settings)
+    elif preset == "randtext":
+        _make_randtext(settings)
+    settings.lock()
+    return settings
+
+
+def plain(settings: ConfigDict) -> SimpleNamespace:
+    """Returns a copy with fast attributes; `shares` tables become dictionaries.
+
+    Reading a key of a ConfigDict takes a microsecond, and a picture reads a hundred.
+    """
+    values = {}
+    for name, value in settings.items():
+        if isinstance(value, ConfigDict):
+            value = dict(value.items()) if name.endswith("shares") else plain(value)
+        values[name] = value
+    return SimpleNamespace(**values)
+
+
+def _words() -> ConfigDict:
+    words = ConfigDict()
+    words.file = ""  # word list (word TAB frequency); "": environment or wordfreq
+    words.count = 120_000  # most frequent English words asked of wordfreq
+    words.most_frequent = 0  # keep only that many words of the list; 0 keeps all
+    words.lengths = (1, 22)  # letters of a word, both ends included
+    words.max_label = 25  # characters of a label, whatever its kind
+    words.shares = ConfigDict(  # kinds of label
+        {
+            "word": 0.56,
+            "name": 0.08,
+            "number": 0.10,
+            "random": 0.12,
+            "cut": 0.05,
+            "punctuated": 0.045,
+            "joined": 0.02,
+            "single": 0.03,
+        }
+    )
+    words.case_shares = ConfigDict(
+        {"upper": 0.46, "title": 0.27, "lower": 0.25, "mixed": 0.02}
+    )
+    words.by_frequency = 0.70  # share of words drawn with p ~ f^power, rest uniform
+    words.frequency_power = 0.45
+    words.long_over = 6  # words with more letters are kept with `long_kept` only
+    words.long_kept = 0.30
+    words.marked_kept = 0.35  # the same for words with an apostrophe or a dot
+    words.short_kept = 0.45  # the same for words of one and two letters
+    words.random_length = 4.0  # mean characters of a random string, beyond the
+    words.random_shortest = 2  # shortest (exponential)
+    words.random_longest = 16  # characters of the longest random string
+    return words
+
+
+def _fonts() -> ConfigDict:
+    fonts = ConfigDict()
+    fonts.folders = ()  # folders of .ttf files; (): environment or installed packages
+    fonts.families = ()  # names as in the catalogue; () takes all
+    fonts.max_files = 0  # use only that many files, spread over families; 0: all
+    fonts.instances = 4  # random weights and widths tried of a variable font
+    fonts.cached = 1500  # open fonts kept by a process
+    return fonts
+
+
+def _glyphs() -> ConfigDict:
+    glyphs = ConfigDict()
+    glyphs.sizes = (32, 44, 64)  # font sizes, pixels; the text height picks one
+    glyphs.spaced_share = 0.26  # laid out a character at a time
+    glyphs.tracking = (-0.06, 0.30)  # extra advance of those, of the font size
+    glyphs.wide_tracking = (0.30, 0.80)  # the same for `wide_share` of them
+    glyphs.wide_share = 0.15
+    glyphs.jitter_share = 0.20  # of the spaced: characters off the baseline
+    glyphs.jitter = 0.05  # largest offset, of the font size
+    glyphs.bold_share = 0.08  # one pixel bolder
+    glyphs.thin_share = 0.03  # one pixel thinner
+    return glyphs
+
+
+def _style() -> ConfigDict:
+    style = ConfigDict()
+    style.share = 0.32  # of the words have one of the styles
+    style.shares = ConfigDict(
+        {
+            "border": 0.36,
+            "shadow": 0.30,
+            "extrude": 0.14,
+            "hollow": 0.08,
+            "emboss": 0.12,
+        }
+    )
+    style.thickness = (0.04, 0.14)  # of borders and offsets, of the text height
+    return style
+
+
+def _geometry() -> ConfigDict:
+    geometry = ConfigDict()
+    geometry.log_height = (3.07, 0.54)  # mean and deviation of log(text pixels)
+    geometry.heights = (9.0, 110.0)  # limits of the text height, pixels
+    geometry.drawn_height = 60.0  # taller text is drawn at this height, then enlarged
+    geometry.stretch = (-0.06, 0.17)  # mean and deviation of log(width / natural)
+    geometry.flat_share = 0.18  # no bending at all: scans, born-digital pictures
+    geometry.rotation_share = 0.75
+    geometry.rotation = 4.0  # degrees, standard deviation
+    geometry.steep_share = 0.07  # rotated by any angle up to `steep`
+    geometry.steep = 26.0  # degrees
+    geometry.projective_share = 0.60
+    geometry.projective = (0.32, 0.25)  # largest, along x and y
+    geometry.shear_share = 0.45
+    geometry.shear = 0.33  # largest, pixels of x for a pixel of y
+    geometry.curve_share = 0.18
+    geometry.curve = (0.25, 2.1)  # angle of the arc, radians
+    geometry.arc_share = 0.70  # of the curved: letters turn; the rest: a parabola
+    geometry.wave_share = 0.04
+    geometry.wave = (0.03, 0.10)  # of the text height
+    geometry.elastic_share = 0.22
+    geometry.elastic = (0.008, 0.04)  # of the text height
+    return geometry
+
+
+def _box() -> ConfigDict:
+    box = ConfigDict()
+    box.tight_share = 0.65  # of the four sides, each by itself
+    box.tight = (-0.02, 0.12)  # margin, of the shorter side of the text
+    box.loose = (0.0, 0.32)
+    return box
+
+
+def _colour() -> ConfigDict:
+    colour = ConfigDict()
+    colour.shares = ConfigDict({"natural": 0.40, "sign": 0.36, "free": 0.24})
+    colour.low_share = 0.16  # pairs that may have little contrast
+    colour.low_contrast = (28.0, 60.0)  # least difference of grey, of 255
+    colour.contrast = (65.0, 185.0)  # the same for the rest
+    return colour
+
+
+def _background() -> ConfigDict:
+    background = ConfigDict()
+    background.shares = ConfigDict(
+        {
+            "solid": 0.26,
+            "gradient": 0.13,
+            "soft": 0.15,
+            "texture": 0.41,
+            "stripes": 0.05,
+        }
+    )
+    background.gradient = 40.0  # largest change from the middle to a side, of 255
+    background.soft = (3.0, 20.0)  # deviation, of 255
+    background.texture = (0.12, 0.65)  # strength; 1 keeps the contrast of the texture
+    background.strong_texture = (0.65, 1.0)
+    background.strong_share = 0.18
+    background.stripes = 20.0  # deviation of their colour, of 255
+    background.edge_share = 0.12  # the edge of a panel along a side
+    background.rule_share = 0.05  # a line above or below the text
+    background.neighbour_share = 0.16  # other text cut off by the crop
+    return background
+
+
+def _fill() -> ConfigDict:
+    fill = ConfigDict()
+    fill.textured_share = 0.18
+    fill.texture = (0.08, 0.40)  # strength
+    fill.gradient_share = 0.14
+    fill.gradient = 42.0  # largest change from the middle to the top, of 255
+    fill.worn_share = 0.05  # paint with gaps
+    fill.faint_share = 0.12
+    fill.faint = (0.70, 1.0)  # opacity of those
+    return fill
+
+
+def _visibility() -> ConfigDict:
+    visibility = ConfigDict()
+    visibility.contrast = 16.0  # least grey difference of text and surroundings, of 255
+    visibility.clutter = 0.60  # and this much for each unit of their deviation
+    visibility.degraded_contrast = 15.0  # both again for the finished picture
+    visibility.degraded_clutter = 0.60
+    return visibility
+
+
+def _degrade() -> ConfigDict:
+    degrade = ConfigDict()
+    degrade.light_share = 0.32  # uneven light
+    degrade.light = (0.04, 0.25)  # deviation, relative
+    degrade.glare_share = 0.03
+    degrade.tone_share = 0.45  # other contrast and brightness
+    degrade.tone_contrast = (0.65, 1.30)
+    degrade.tone_brightness = 30.0  # largest change, of 255
+    degrade.noise_share = 0.42
+    degrade.noise = 6.0  # deviation of the deviation, of 255
+    degrade.occluder_share = 0.025  # a thin line across
+    degrade.blur_shares = ConfigDict(
+        {"none": 0.38, "gauss": 0.32, "motion": 0.08, "small": 0.15, "sharpen": 0.07}
+    )
+    degrade.blur = 0.025  # deviation of the blur radius, of 1.35 text heights
+    degrade.blur_limit = 0.045  # largest radius, in the same unit
+    degrade.motion = (0.04, 0.11)  # length, in the same unit
+    degrade.small = (0.40, 0.80)  # scale of pictures made small and large again
+    degrade.small_least = 11.0  # pixels of text that must be left
+    degrade.grey_share = 0.09
+    degrade.jpeg_share = 0.65
+    degrade.jpeg = (28, 96)  # quality
+    degrade.jpeg_small = 55  # least quality of pictures up to 20 pixels high
+    degrade.kept_jpeg = 92  # quality of `render_jpeg` where the picture had none
+    return degrade
+
+
+def _make_easy(settings: ConfigDict) -> None:
+    """Keeps short lower-case words in few plain fonts on flat colours."""
+    settings.words.most_frequent = 20_000
+    settings.words.lengths = (3, 6)
+    settings.words.shares = ConfigDict({"word": 1.0})
+    settings.words.case_shares = ConfigDict({"lower": 1.0})
+    settings.words.by_frequency = 0.0
+    settings.fonts.families = EASY_FAMILIES
+    settings.fonts.max_files = 24
+    settings.glyphs.spaced_share = 0.0
+    settings.glyphs.bold_share = settings.glyphs.thin_share = 0.0
+    settings.style.share = 0.0
+    geometry = settings.geometry
+    geometry.log_height = (3.3, 0.2)
+    geometry.flat_share = 0.0
+    geometry.rotation = 2.0
+    geometry.steep_share = geometry.projective_share = geometry.curve_share = 0.0
+    geometry.wave_share = geometry.elastic_share = 0.0
+    geometry.shear = 0.15
+    settings.box.tight_share = 1.0
+    settings.colour.shares = ConfigDict({"free": 1.0})
+    settings.colour.low_share = 0.0
+    settings.colour.contrast = (70.0, 170.0)
+    background = settings.background
+    background.shares = ConfigDict({"solid": 1.0})
+    background.edge_share = background.rule_share = background.neighbour_share = 0.0
+    fill = settings.fill
+    fill.textured_share = fill.gradient_share = fill.worn_share = fill.faint_share = 0.0
+    degrade = settings.degrade
+    degrade.light_share = degrade.glare_share = degrade.tone_share = 0.0
+    degrade.occluder_share = degrade.grey_share = degrade.jpeg_share = 0.0
+    degrade.noise = 4.0
+    degrade.blur_shares = ConfigDict({"none": 0.7, "gauss": 0.3})
+    degrade.blur = 0.015
+
+
+def _make_randtext(settings: ConfigDict) -> None:
+    settings.words.shares = ConfigDict({"random": 1.0})

@@ -11,13 +11,15 @@ from PIL import Image, UnidentifiedImageError
 MAX_PIXELS = 50_000_000
 
 
-def decode_image(data: bytes) -> UInt8[np.ndarray, "h w 3"]:
+def decode_image(
+    data: bytes, *, max_pixels: int = MAX_PIXELS
+) -> UInt8[np.ndarray, "h w 3"]:
     """Returns the BGR pixels of an encoded image; EXIF rotation is applied.
 
     Grey, palette, CMYK, 16-bit and transparent images become 8-bit BGR.
 
     Raises:
-      ValueError: no bytes, not an image, more than `MAX_PIXELS`, or damaged.
+      ValueError: no bytes, not an image, more than `max_pixels`, or damaged.
     """
     if not data:
         raise ValueError("the image has zero bytes")
@@ -25,13 +27,15 @@ def decode_image(data: bytes) -> UInt8[np.ndarray, "h w 3"]:
         # The header alone: the pixels are not decoded here.
         with Image.open(io.BytesIO(data)) as header:
             width, height = header.size
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
+    except UnidentifiedImageError:
+        raise ValueError(f"not an image ({len(data)} bytes)") from None
+    except (OSError, SyntaxError, ValueError) as error:
         raise ValueError(f"not an image ({len(data)} bytes): {error}") from None
     except Image.DecompressionBombError as error:
         raise ValueError(f"too many pixels: {error}") from None
-    if width * height > MAX_PIXELS:
+    if width * height > max_pixels:
         raise ValueError(
-            f"{width} x {height} pixels, expected at most {MAX_PIXELS:,} in all"
+            f"{width} x {height} pixels, expected at most {max_pixels:,} in all"
         )
     try:
         image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)

@@ -61,7 +61,7 @@ def gradient(dice: Dice, height: int, width: int) -> np.ndarray:
     """Returns a plane [h, w] in [-2, 2] that rises in a random direction."""
     across = np.linspace(-1, 1, width, dtype=np.float32) * dice.uniform(-1, 1)
     down = np.linspace(-1, 1, height, dtype=np.float32) * dice.uniform(-1, 1)
-    return np.float32(across)[None] + np.float32(down)[:, None]
+    return (across[None] + down[:, None]).astype(np.float32)
 
 
 def blend(planes: np.ndarray, alpha: np.ndarray, source: np.ndarray | list) -> None:

@@ -20,7 +20,7 @@ from types import SimpleNamespace
 from fontTools import subset
 from fontTools.ttLib import TTFont
 
-from data_prep.synthetic import fonts, settings, words
+from data_prep.synthetic import fonts, settings, vocabulary
 
 WORDS_NAME = "words.tsv"
 LICENCES_NAME = "LICENCES.tsv"
@@ -47,7 +47,7 @@ def write_bundle(output: Path, font_settings: SimpleNamespace, count: int) -> in
         _write_whole(output / font.file, shrink_font(path))
         lines.append(f"{font.file}\t{font.family}\t{font.package}\t{font.licence}\n")
     _write_whole(output / LICENCES_NAME, "".join(lines).encode())
-    words.write_word_list(output / WORDS_NAME, count)
+    vocabulary.write_word_list(output / WORDS_NAME, count)
     return len(found)
 
 
@@ -57,15 +57,14 @@ def shrink_font(path: Path) -> bytes:
     Kerning goes as well where it is in the GPOS table: the generator lays out with
     FreeType's own kerning, which reads the `kern` table only.
     """
-    options = subset.Options()
+    options = subset.Options(name_IDs=list(_KEPT_NAMES))
     options.layout_features = []
     options.drop_tables += ["GPOS", "GSUB", "GDEF", "DSIG", "meta"]
-    options.name_IDs = list(_KEPT_NAMES)
     options.hinting = True  # keeps the pixels equal to those of the whole font
     options.legacy_kern = True
     options.notdef_outline = True
     options.recalc_bounds = False
-    font = TTFont(path)
+    font = TTFont(path, recalcTimestamp=False)  # the same bytes every time
     cut = subset.Subsetter(options)
     cut.populate(unicodes=range(0x20, 0x7F))
     cut.subset(font)

@@ -7,6 +7,7 @@ import numpy as np
 
 from data_prep.synthetic.dice import Dice
 
+_HUES = (0.0, 0.0, 0.0, 0.1, 0.14, 0.38, 0.58, 0.6, 0.63)  # of paints and prints
 _LUMA = (0.114, 0.587, 0.299)  # of blue, green, red
 
 
@@ -80,7 +81,7 @@ def _natural(dice: Dice) -> tuple[np.ndarray, np.ndarray]:
     """Muted colours, related in hue, under one tinted light."""
     hue = dice.random()
     # Paints, wood, stone and skin are warm; skies and metal are blue.
-    if dice.chance(0.6):
+    if dice.chance(0.75):
         hue = dice.normal(0.09, 0.04) if dice.chance(0.6) else dice.normal(0.6, 0.06)
     other = hue + dice.normal(0, 0.08) if dice.chance(0.65) else dice.random()
     dark = from_hsv(other, dice.random() ** 1.4, dice.uniform(0.02, 0.5))
@@ -98,7 +99,7 @@ def _sign(dice: Dice) -> tuple[np.ndarray, np.ndarray]:
         near_white = np.float32(dice.uniform(205, 255)) + dice.normals(5)
         return np.clip(near_black, 0, 255), np.clip(near_white, 0, 255)
     saturation = dice.uniform(0.4, 1.0) if dice.chance(0.65) else 0.0
-    colour = from_hsv(dice.random(), saturation, dice.uniform(0.15, 1.0))
+    colour = from_hsv(_hue(dice), saturation, dice.uniform(0.15, 1.0))
     level = grey(colour)
     bright = level < 110 or (level < 150 and dice.chance(0.5))
     ink = dice.uniform(200, 255) if bright else dice.uniform(0, 55)
@@ -106,8 +107,15 @@ def _sign(dice: Dice) -> tuple[np.ndarray, np.ndarray]:
     return colour, np.clip(ink, 0, 255)
 
 
+def _hue(dice: Dice) -> float:
+    """Returns a hue in which reds, oranges, greens and blues are frequent."""
+    if dice.chance(0.3):
+        return dice.random()
+    return dice.pick(_HUES) + dice.normal(0, 0.03)
+
+
 def _free(dice: Dice) -> tuple[np.ndarray, np.ndarray]:
-    first = from_hsv(dice.random(), dice.random(), dice.random())
+    first = from_hsv(_hue(dice), dice.random(), dice.random())
     second = from_hsv(dice.random(), 0.8 * dice.random(), dice.random())
     return first, second
 

@@ -1,23 +1,21 @@
 """Rendered words as a sharded ArrayRecord dataset, written by many processes."""
 
-import concurrent.futures
 import functools
 import json
-import multiprocessing
 import os
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import tqdm
 from ml_collections import ConfigDict
 
-from data_prep.synthetic import fonts, settings, words
+from data_prep.sharding import Shards, Tick, claim_folder, part, write_shards
+from data_prep.synthetic import fonts, settings, vocabulary, words
 from data_prep.synthetic.render import WordRenderer
 from robustscanner_jax.data import records
 
 NAME = "words"  # of the dataset; its shards' names begin with it
-REQUEST_NAME = "request.json"  # what was asked for; a rerun must ask for the same
 _SHARD_WORDS = 10_000  # about 15 s of one core: what a stopped run loses
 
 
@@ -65,7 +63,6 @@ def synthesize(
     if render_settings is None:
         render_settings = settings.get_settings(preset)
     renderer = WordRenderer(render_settings, seed=seed, split=split)
-    found = fonts.find_fonts(settings.plain(render_settings).fonts)  # fails early
     shards = min(count, shards or -(-count // _SHARD_WORDS))
     request = {
         "generator": "data_prep.synthesize",
@@ -73,26 +70,22 @@ def synthesize(
         "seed": seed,
         "split": split,
         "shards": shards,
-        "font_files": len(found),
+        **_ingredients(render_settings),
         "settings": json.loads(render_settings.to_json(sort_keys=True)),
     }
-    if _is_complete(output, request):
+    if claim_folder(output, request):
         return output
-    _write_whole(output / REQUEST_NAME, json.dumps(request, indent=2) + "\n")
-    write = functools.partial(
-        _write_shard,
-        output=output,
-        renderer=renderer,
-        prefix=f"rendered/{preset}/{seed}",
-        count=count,
-        num_shards=shards,
+    write_shards(
+        Shards(folder=output, name=NAME, count=shards),
+        (part(shard, count, shards) for shard in range(shards)),
+        functools.partial(
+            _write_words, renderer=renderer, prefix=f"rendered/{preset}/{seed}"
+        ),
+        processes=processes,
+        progress=progress,
+        total=count,
+        unit="word",
     )
-    missing = [
-        shard
-        for shard in range(shards)
-        if not os.path.exists(records.shard_path(output, NAME, shard, shards))
-    ]
-    _run(write, missing, processes, count, shards, progress)
     records.write_index(
         output,
         name=NAME,
@@ -104,90 +97,33 @@ def synthesize(
     return output
 
 
-def _is_complete(output: Path, request: dict[str, Any]) -> bool:
-    """Returns whether the folder holds exactly this dataset.
+def _ingredients(render_settings: ConfigDict) -> dict[str, Any]:
+    """Returns what marks the fonts and the words; fails early where they are missing.
 
-    Raises ValueError when it holds another one, finished or not, or other files.
+    Fonts count by their file names: a bundle draws what the whole fonts draw.
     """
-    known = output / REQUEST_NAME
-    if known.is_file():
-        if json.loads(known.read_text()) != request:
-            raise ValueError(
-                f"output: {output} holds a dataset of other settings; choose another "
-                f"folder, or delete it (its settings are in {REQUEST_NAME})"
-            )
-        return (output / records.INDEX_NAME).is_file()
-    if output.exists() and (not output.is_dir() or any(output.iterdir())):
-        raise ValueError(f"output: {output} is not empty; choose another folder")
-    output.mkdir(parents=True, exist_ok=True)
-    return False
+    options = settings.plain(render_settings)
+    names = [path.name for _, path in fonts.find_fonts(options.fonts)]
+    known = vocabulary.load_vocabulary(options.words).words
+    return {
+        "font_files": len(names),
+        "font_names_crc32": zlib.crc32("\n".join(names).encode()),
+        "words_crc32": zlib.crc32("\n".join(known).encode()),
+    }
 
 
-def _run(
-    write: functools.partial,
-    missing: Sequence[int],
-    processes: int,
-    count: int,
-    shards: int,
-    progress: bool,
-) -> None:
-    """Writes the missing shards, in this process or in workers."""
-    sizes = [len(_indices(shard, count, shards)) for shard in range(shards)]
-    missing_words = sum(sizes[shard] for shard in missing)
-    processes = min(processes or os.cpu_count() or 1, max(1, len(missing)))
-    bar = tqdm.tqdm(
-        total=count,
-        initial=count - missing_words,
-        unit="word",
-        disable=not progress,
-    )
-    with bar:
-        if processes == 1:
-            for shard in missing:
-                write(shard, bar=bar)
-            return
-        # A forked child of a threaded parent can hang, so each worker starts afresh.
-        context = multiprocessing.get_context("spawn")
-        with concurrent.futures.ProcessPoolExecutor(
-            processes, mp_context=context
-        ) as pool:
-            futures = {pool.submit(write, shard): shard for shard in missing}
-            try:
-                for future in concurrent.futures.as_completed(futures):
-                    future.result()
-                    bar.update(sizes[futures[future]])
-            except BaseException:
-                pool.shutdown(cancel_futures=True)
-                raise
-
-
-def _indices(shard: int, count: int, num_shards: int) -> range:
-    """Returns the words of a shard: an equal part, in order."""
-    return range(shard * count // num_shards, (shard + 1) * count // num_shards)
-
-
-def _write_shard(
+def _write_words(
     shard: int,
+    indices: Sequence[int],
+    writer: records.RecordWriter,
+    tick: Tick,
     *,
-    output: Path,
     renderer: WordRenderer,
     prefix: str,
-    count: int,
-    num_shards: int,
-    bar: tqdm.tqdm | None = None,
 ) -> None:
-    path = records.shard_path(output, NAME, shard, num_shards)
-    for left in output.glob(f"{os.path.basename(path)}.*.tmp"):  # of a killed run
-        left.unlink()
-    with records.RecordWriter(path) as writer:
-        for index in _indices(shard, count, num_shards):
-            image, text = renderer.render_jpeg(index)
-            writer.write(records.Record(f"{prefix}/{index:06d}", image, text))
-            if bar is not None:
-                bar.update()
-
-
-def _write_whole(path: Path, text: str) -> None:
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(text)
-    os.replace(temporary, path)
+    """Renders the words of one shard; the words depend on their indices alone."""
+    del shard
+    for index in indices:
+        image, text = renderer.render_jpeg(index)
+        writer.write(records.Record(f"{prefix}/{index:06d}", image, text))
+        tick(1)

@@ -21,6 +21,8 @@ class Bend:
     angle: float = 0.0  # rotation
     projective: tuple[float, float] = (0.0, 0.0)  # over the whole width and height
     shear: float = 0.0
+    side: float = 0.0  # shear of the line: letters stay upright while it climbs
+    squeeze: float = 1.0  # width that is left, as seen from the side
     curve: float = 0.0  # angle of the arc that the text spans; its sign says up, down
     true_arc: bool = True  # letters turn with the arc, or stay upright
     wave: tuple[float, float, float] | None = None  # amplitude, period, phase
@@ -53,6 +55,10 @@ def draw_bend(
     shear = 0.0
     if dice.chance(settings.shear_share):
         shear = dice.uniform(-settings.shear, settings.shear)
+    side, squeeze = 0.0, 1.0
+    if abs(angle) < 10 and dice.chance(settings.side_share):
+        side = dice.uniform(-settings.side, settings.side)
+        squeeze = 1 - settings.squeeze * abs(side) * dice.random()
     curve, true_arc, wave = 0.0, True, None
     if characters > 2 and dice.chance(settings.curve_share):
         curve = dice.uniform(*settings.curve)
@@ -70,6 +76,8 @@ def draw_bend(
         angle=math.radians(angle),
         projective=projective,
         shear=shear,
+        side=side,
+        squeeze=squeeze,
         curve=curve,
         true_arc=true_arc,
         wave=wave,
@@ -90,7 +98,7 @@ def inverse_map(
     cos, sin = abs(math.cos(bend.angle)), abs(math.sin(bend.angle))
     reach = height + extra
     half_x = 0.75 * (width * cos + reach * (sin + abs(bend.shear))) + 0.9 * height + 8
-    half_y = 0.75 * (reach * cos + width * sin) + 0.9 * height + 8
+    half_y = 0.75 * (reach * cos + width * (sin + abs(bend.side))) + 0.9 * height + 8
     columns, rows = int(2 * half_x / CELL) + 2, int(2 * half_y / CELL) + 2
     x = (np.arange(columns, dtype=np.float32) - (columns - 1) / 2) * CELL
     y = (np.arange(rows, dtype=np.float32) - (rows - 1) / 2)[:, None] * CELL
@@ -128,6 +136,9 @@ def _unbend(
     if bend.angle:
         cos, sin = math.cos(bend.angle), math.sin(bend.angle)
         x, y = cos * x + sin * y, cos * y - sin * x
+    if bend.side:
+        y = y - bend.side * x
+        x = x * (1 / bend.squeeze)
     if bend.shear:
         x = x + bend.shear * y
     if bend.curve:

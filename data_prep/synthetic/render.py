@@ -18,6 +18,7 @@ from data_prep.synthetic import (
     geometry,
     glyphs,
     visibility,
+    vocabulary,
     words,
 )
 from data_prep.synthetic.dice import Dice
@@ -61,7 +62,7 @@ class Shape:
 class Tools:
     """What pictures are made from, loaded once in a process."""
 
-    vocabulary: words.Vocabulary
+    vocabulary: vocabulary.Vocabulary
     fonts: Fonts
     fields: Fields
 
@@ -86,7 +87,8 @@ class WordRenderer:
         picture, text, quality = self._draw(index)
         if quality is not None:
             data = degrade.encode_jpeg(picture, quality)
-            picture = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+            decoded = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+            picture = np.asarray(decoded)
         return Rendered(picture, text)
 
     def render_jpeg(self, index: int) -> tuple[bytes, str]:
@@ -121,7 +123,7 @@ def load_tools(settings_json: str) -> Tools:
     cv2.setNumThreads(1)  # the pictures are small, and workers run beside each other
     settings = plain(ConfigDict(json.loads(settings_json)))
     return Tools(
-        vocabulary=words.load_vocabulary(settings.words),
+        vocabulary=vocabulary.load_vocabulary(settings.words),
         fonts=Fonts(settings.fonts),
         fields=shared_fields(),
     )
@@ -135,7 +137,9 @@ def draw_picture(
     The label is `text`, in capitals where the font has no lower case.
     """
     shape = draw_shape(dice, text, tools, settings)
-    regions = visibility.find_regions(shape.outline) if shape else None
+    if shape is None:
+        return None
+    regions = visibility.find_regions(shape.outline)
     if regions is None:
         return None
     text_colour, ground_colour = colour.draw_pair(dice, settings.colour)
@@ -161,11 +165,13 @@ def draw_picture(
     )
     if shape.enlarge != 1.0:
         regions = visibility.resize_regions(regions, image.shape[1], image.shape[0])
-    if not visibility.is_visible(
-        cv2.cvtColor(image, cv2.COLOR_BGR2GRAY),
-        regions,
-        contrast=limits.degraded_contrast,
-        clutter=limits.degraded_clutter,
+    grey = cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)
+    contrast, clutter = limits.degraded_contrast, limits.degraded_clutter
+    if not visibility.is_visible(grey, regions, contrast=contrast, clutter=clutter):
+        return None
+    contrast, clutter = contrast * limits.part_share, clutter * limits.part_share
+    if not visibility.is_visible_throughout(
+        grey, regions, contrast=contrast, clutter=clutter
     ):
         return None
     return image, shape.text

@@ -1,6 +1,7 @@
 """Every option of the word generator, with the values of its presets."""
 
 from types import SimpleNamespace
+from typing import Any
 
 from ml_collections import ConfigDict
 
@@ -42,7 +43,7 @@ def get_settings(preset: str = "full") -> ConfigDict:
         raise ValueError(
             f"preset: expected one of {', '.join(PRESETS)}, got {preset!r}"
         )
-    settings = ConfigDict()
+    settings: Any = ConfigDict()
     settings.attempts = 8  # pictures tried for a word before a plain one is drawn
     settings.words = _words()
     settings.fonts = _fonts()
@@ -98,8 +99,8 @@ def _words() -> ConfigDict:
     words.case_shares = ConfigDict(
         {"upper": 0.46, "title": 0.27, "lower": 0.25, "mixed": 0.02}
     )
-    words.by_frequency = 0.70  # share of words drawn with p ~ f^power, rest uniform
-    words.frequency_power = 0.45
+    words.by_frequency = 0.78  # share of words drawn with p ~ f^power, rest uniform
+    words.frequency_power = 0.52
     words.long_over = 6  # words with more letters are kept with `long_kept` only
     words.long_kept = 0.30
     words.marked_kept = 0.35  # the same for words with an apostrophe or a dot
@@ -165,6 +166,9 @@ def _geometry() -> ConfigDict:
     geometry.projective = (0.32, 0.25)  # largest, along x and y
     geometry.shear_share = 0.45
     geometry.shear = 0.33  # largest, pixels of x for a pixel of y
+    geometry.side_share = 0.22  # seen from the side: the line climbs, letters do not
+    geometry.side = 0.40  # largest, pixels of y for a pixel of x
+    geometry.squeeze = 0.9  # lost of the width for a `side` of 1
     geometry.curve_share = 0.18
     geometry.curve = (0.25, 2.1)  # angle of the arc, radians
     geometry.arc_share = 0.70  # of the curved: letters turn; the rest: a parabola
@@ -178,14 +182,14 @@ def _geometry() -> ConfigDict:
 def _box() -> ConfigDict:
     box = ConfigDict()
     box.tight_share = 0.65  # of the four sides, each by itself
-    box.tight = (-0.02, 0.12)  # margin, of the shorter side of the text
+    box.tight = (-0.02, 0.14)  # margin, of the shorter side of the text
     box.loose = (0.0, 0.32)
     return box
 
 
 def _colour() -> ConfigDict:
     colour = ConfigDict()
-    colour.shares = ConfigDict({"natural": 0.40, "sign": 0.36, "free": 0.24})
+    colour.shares = ConfigDict({"natural": 0.42, "sign": 0.40, "free": 0.18})
     colour.low_share = 0.16  # pairs that may have little contrast
     colour.low_contrast = (28.0, 60.0)  # least difference of grey, of 255
     colour.contrast = (65.0, 185.0)  # the same for the rest
@@ -233,6 +237,7 @@ def _visibility() -> ConfigDict:
     visibility.clutter = 0.60  # and this much for each unit of their deviation
     visibility.degraded_contrast = 15.0  # both again for the finished picture
     visibility.degraded_clutter = 0.60
+    visibility.part_share = 0.5  # of both limits, for each third of the width alone
     return visibility
 
 
@@ -244,8 +249,8 @@ def _degrade() -> ConfigDict:
     degrade.tone_share = 0.45  # other contrast and brightness
     degrade.tone_contrast = (0.65, 1.30)
     degrade.tone_brightness = 30.0  # largest change, of 255
-    degrade.noise_share = 0.42
-    degrade.noise = 6.0  # deviation of the deviation, of 255
+    degrade.noise_share = 0.34
+    degrade.noise = 5.0  # deviation of the deviation, of 255
     degrade.occluder_share = 0.025  # a thin line across
     degrade.blur_shares = ConfigDict(
         {"none": 0.38, "gauss": 0.32, "motion": 0.08, "small": 0.15, "sharpen": 0.07}
@@ -263,7 +268,7 @@ def _degrade() -> ConfigDict:
     return degrade
 
 
-def _make_easy(settings: ConfigDict) -> None:
+def _make_easy(settings: Any) -> None:
     """Keeps short lower-case words in few plain fonts on flat colours."""
     settings.words.most_frequent = 20_000
     settings.words.lengths = (3, 6)
@@ -281,6 +286,7 @@ def _make_easy(settings: ConfigDict) -> None:
     geometry.rotation = 2.0
     geometry.steep_share = geometry.projective_share = geometry.curve_share = 0.0
     geometry.wave_share = geometry.elastic_share = 0.0
+    geometry.side_share = 0.0
     geometry.shear = 0.15
     settings.box.tight_share = 1.0
     settings.colour.shares = ConfigDict({"free": 1.0})
@@ -299,5 +305,5 @@ def _make_easy(settings: ConfigDict) -> None:
     degrade.blur = 0.015
 
 
-def _make_randtext(settings: ConfigDict) -> None:
+def _make_randtext(settings: Any) -> None:
     settings.words.shares = ConfigDict({"random": 1.0})

@@ -62,22 +62,24 @@ def grid(cells: Sequence[Cell]) -> np.ndarray:
 def _font_cell(
     dice: Dice, index: int, tools: render.Tools, options: SimpleNamespace
 ) -> Cell:
-    found = None
-    while found is None:
+    while True:
         found = tools.fonts.draw(dice, _WORD, 44)
-    font, opened = found
-    text = _WORD.upper() if font.unicase else _WORD
-    mask = glyphs.draw_mask(dice, text, opened, options.glyphs)
-    return 255 - mask, font.family
+        if found is None:
+            continue
+        font, opened = found
+        text = _WORD.upper() if font.unicase else _WORD
+        mask = glyphs.draw_mask(dice, text, opened, options.glyphs)
+        if mask is not None:
+            return 255 - mask, font.family
 
 
 def _geometry_cell(
     dice: Dice, index: int, tools: render.Tools, options: SimpleNamespace
 ) -> Cell:
-    opened = None
-    while opened is None:
-        opened = tools.fonts.draw(dice, _WORD, 44)
-    mask = glyphs.plain_mask(_WORD, opened[1])
+    mask = None
+    while mask is None:
+        found = tools.fonts.draw(dice, _WORD, 44)
+        mask = glyphs.plain_mask(_WORD, found[1]) if found else None
     height, width = mask.shape
     bend = geometry.draw_bend(dice, width, height, len(_WORD), options.geometry)
     maps = geometry.inverse_map(dice, bend, width, height, tools.fields)
@@ -92,6 +94,7 @@ def _describe(bend: geometry.Bend) -> str:
         "turn": bend.angle,
         "depth": any(bend.projective),
         "shear": bend.shear,
+        "side": bend.side,
         "arc" if bend.true_arc else "parabola": bend.curve,
         "wave": bend.wave,
         "elastic": bend.elastic,
@@ -174,7 +177,7 @@ def _degrade_cell(
     if quality is None:
         return image, ""
     data = np.frombuffer(degrade.encode_jpeg(image, quality), np.uint8)
-    return cv2.imdecode(data, cv2.IMREAD_COLOR), f"JPEG {quality}"
+    return np.asarray(cv2.imdecode(data, cv2.IMREAD_COLOR)), f"JPEG {quality}"
 
 
 _STAGES: dict[str, Painter] = {

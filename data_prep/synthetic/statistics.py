@@ -147,7 +147,7 @@ def plot(
         axis.set_title(name)
         axis.set_yticks([])
     axes[0].legend(fontsize="small")
-    width = 0.8 / len(measured)
+    width, shares = 0.8 / len(measured), {}
     for number, (_, shares) in enumerate(measured.values()):
         places = np.arange(len(shares)) + number * width
         axes[-1].bar(places, [100 * share for share in shares.values()], width)

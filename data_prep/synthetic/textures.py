@@ -96,7 +96,7 @@ def _clouds(generator: np.random.Generator) -> np.ndarray:
     field = octaves(generator, generator.uniform(0.35, 0.85))
     if generator.uniform() < 0.3:
         field = np.abs(2 * field - 1)  # veins
-    return _map_colours(field, _palette(generator, generator.integers(2, 5)))
+    return _map_colours(field, _palette(generator, int(generator.integers(2, 5))))
 
 
 def _leaves(generator: np.random.Generator) -> np.ndarray:
@@ -165,8 +165,8 @@ def _wood(generator: np.random.Generator) -> np.ndarray:
     fine = octaves(generator, 1.1, stretch=24.0)
     field = 0.5 + 0.3 * np.sin(2 * np.pi * rings) + 0.4 * (fine - 0.5)
     if generator.uniform() < 0.5:
-        stops = np.float32([[30, 50, 80], [70, 115, 160], [120, 170, 215]])
-        stops = stops * np.float32(generator.uniform(0.5, 1.2))
+        stops = np.array([[30, 50, 80], [70, 115, 160], [120, 170, 215]], np.float32)
+        stops *= np.float32(generator.uniform(0.5, 1.2))
     else:
         stops = _palette(generator, 3)
     tile = _map_colours(np.clip(field, 0, 1), stops)

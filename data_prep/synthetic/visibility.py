@@ -54,3 +54,22 @@ def is_visible(
     mean, deviation = cv2.meanStdDev(grey, mask=regions.around)
     least = contrast + clutter * float(deviation[0, 0])
     return abs(float(ink_mean[0, 0]) - float(mean[0, 0])) >= least
+
+
+def is_visible_throughout(
+    grey: np.ndarray, regions: Regions, *, contrast: float, clutter: float
+) -> bool:
+    """Returns whether each third of the width is visible: glare may hide one.
+
+    The arguments are those of `is_visible`. A third without ink counts as visible.
+    """
+    width = grey.shape[1]
+    for part in range(3):
+        columns = slice(part * width // 3, (part + 1) * width // 3)
+        ink, around = regions.ink[:, columns], regions.around[:, columns]
+        if cv2.countNonZero(ink) < 4 or cv2.countNonZero(around) < 4:
+            continue
+        third = Regions(ink, around)
+        if not is_visible(grey[:, columns], third, contrast=contrast, clutter=clutter):
+            return False
+    return True

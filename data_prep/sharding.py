@@ -1,0 +1,208 @@
+"""Writes the shards of a dataset in many processes, so that a killed run goes on.
+
+A shard under its final name is complete and stays; one that is missing is written
+again. What a run was asked for is kept beside the shards, and a folder that holds
+anything else is never touched. Shared by the word generator and the converters.
+"""
+
+import concurrent.futures
+import dataclasses
+import json
+import multiprocessing
+import multiprocessing.connection
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
+from typing import Any
+
+import tqdm
+
+from robustscanner_jax.data import records
+
+REQUEST_NAME = "request.json"  # what was asked for; a rerun must ask for the same
+
+# Called with the work done since the last call, in units of the progress bar.
+Tick = Callable[[int], object]
+# Writes one shard from its task: (shard, task, writer, tick). Goes into the workers.
+WriteShard = Callable[[int, Any, records.RecordWriter, Tick], None]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Shards:
+    """The shards of one dataset: `<name>-00000-of-<count>` in `folder`."""
+
+    folder: Path
+    name: str
+    count: int
+
+    def path(self, shard: int) -> str:
+        """Returns where one shard lies once it is complete."""
+        return records.shard_path(self.folder, self.name, shard, self.count)
+
+
+def part(shard: int, count: int, num_shards: int) -> range:
+    """Returns the items of a shard: an equal part of `count`, in order."""
+    return range(shard * count // num_shards, (shard + 1) * count // num_shards)
+
+
+def claim_folder(folder: Path, request: dict[str, Any]) -> bool:
+    """Returns whether the folder already holds exactly this dataset, complete.
+
+    Where it does not, the folder exists afterwards and holds the request.
+
+    Raises:
+      ValueError: the folder holds another dataset, finished or not, or other files.
+    """
+    known = folder / REQUEST_NAME
+    if known.is_file():
+        if json.loads(known.read_text(encoding="utf-8")) != request:
+            raise ValueError(
+                f"output: {folder} holds a dataset of other settings; choose another "
+                f"folder, or delete it (its settings are in {REQUEST_NAME})"
+            )
+        return (folder / records.INDEX_NAME).is_file()
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ValueError(f"output: {folder} is not empty; choose another folder")
+    folder.mkdir(parents=True, exist_ok=True)
+    write_whole(known, json.dumps(request, indent=2, ensure_ascii=False) + "\n")
+    return False
+
+
+def write_whole(path: Path, content: str | bytes) -> None:
+    """Writes a file that is either absent or complete, whenever the run is killed."""
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    data = content.encode("utf-8") if isinstance(content, str) else content
+    temporary.write_bytes(data)
+    os.replace(temporary, path)
+
+
+def write_shards(
+    shards: Shards,
+    tasks: Iterable[Sequence[Any]],
+    write: WriteShard,
+    *,
+    processes: int = 0,
+    progress: bool = False,
+    total: int,
+    unit: str,
+) -> int:
+    """Writes every shard that is missing, and returns the items it worked on.
+
+    Args:
+      shards: where they belong.
+      tasks: the items of each shard, in order. Taken up as they are needed: a few
+        tasks for each worker are in memory at any time.
+      write: must survive pickling where there is more than one process.
+      processes: workers; 0 takes one a core, 1 works in this process.
+      progress: whether to draw a progress bar, of `total` items called `unit`.
+
+    Raises what `write` raises, and `OSError` where a worker is killed.
+    """
+    present = {path for path in map(shards.path, range(shards.count)) if _exists(path)}
+    missing = shards.count - len(present)
+    processes = min(processes or os.cpu_count() or 1, max(1, missing))
+    bar = tqdm.tqdm(total=total, unit=unit, disable=not progress)
+
+    def missing_tasks() -> Iterable[tuple[int, Sequence[Any]]]:
+        for shard, task in enumerate(tasks):
+            if shards.path(shard) in present:
+                bar.update(len(task))
+            else:
+                yield shard, task
+
+    with bar:
+        if processes == 1:
+            done = 0
+            for shard, task in missing_tasks():
+                write_one(shard, task, shards=shards, write=write, tick=bar.update)
+                done += len(task)
+            return done
+        return _write_in_workers(missing_tasks(), shards, write, processes, bar)
+
+
+def _exists(path: str) -> bool:
+    return os.path.exists(path)
+
+
+def _write_in_workers(
+    tasks: Iterable[tuple[int, Sequence[Any]]],
+    shards: Shards,
+    write: WriteShard,
+    processes: int,
+    bar: tqdm.tqdm,
+) -> int:
+    done, running = 0, {}
+    # A forked child of a threaded parent can hang, so each worker starts afresh.
+    pool = concurrent.futures.ProcessPoolExecutor(
+        processes,
+        mp_context=multiprocessing.get_context("spawn"),
+        initializer=_start_worker,
+        initargs=(shards, write),
+    )
+
+    def collect(when: str) -> int:
+        ended, _ = concurrent.futures.wait(running, return_when=when)
+        sizes = [(running.pop(future), future.result())[0] for future in ended]
+        bar.update(sum(sizes))
+        return sum(sizes)
+
+    with pool:
+        try:
+            for shard, task in tasks:
+                if len(running) >= 2 * processes:
+                    done += collect(concurrent.futures.FIRST_COMPLETED)
+                running[pool.submit(_write_in_worker, shard, task)] = len(task)
+            while running:
+                done += collect(concurrent.futures.FIRST_COMPLETED)
+        except BrokenProcessPool:
+            raise OSError(
+                f"{shards.folder}: a worker process was killed, perhaps for want of "
+                "memory; the same command with fewer --processes goes on from here"
+            ) from None
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+    return done
+
+
+# Of a worker process: pickled once a worker, not once a shard.
+_worker: tuple[Shards, WriteShard] | None = None
+
+
+def _start_worker(shards: Shards, write: WriteShard) -> None:
+    global _worker
+    _worker = shards, write
+    # Stopped from the keyboard, the parent reports; a worker just ends.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """Ends this worker when its parent is killed: it would wait for work forever."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        multiprocessing.connection.wait([parent.sentinel])
+        os._exit(1)
+
+
+def _write_in_worker(shard: int, task: Sequence[Any]) -> None:
+    if _worker is None:
+        raise RuntimeError("the worker process was not prepared")
+    shards, write = _worker
+    write_one(shard, task, shards=shards, write=write, tick=lambda _: None)
+
+
+def write_one(
+    shard: int, task: Sequence[Any], *, shards: Shards, write: WriteShard, tick: Tick
+) -> None:
+    """Writes one shard, after what a killed run left of it is removed."""
+    path = shards.path(shard)
+    for left in shards.folder.glob(
+        f"{os.path.basename(path)}.*.tmp"
+    ):  # of a killed run
+        left.unlink(missing_ok=True)
+    with records.RecordWriter(path) as writer:
+        write(shard, task, writer, tick)

@@ -1,0 +1,151 @@
+"""Finished pictures: determinism, labels, presets, the grain source."""
+
+import pickle
+
+import cv2
+import numpy as np
+import pytest
+
+from data_prep.synthetic import render, sheet, words
+from data_prep.synthetic.dice import Dice
+from data_prep.synthetic.render import WordRenderer
+from data_prep.synthetic.settings import get_settings, plain
+from data_prep.synthetic.source import RenderedWords
+from tests.synthetic_fonts import fonts_or_skip
+
+
+@pytest.fixture(scope="module", autouse=True)
+def fonts():
+    return fonts_or_skip()
+
+
+@pytest.fixture(scope="module")
+def renderer():
+    return WordRenderer(get_settings("full"), seed=7)
+
+
+def test_a_picture_is_the_same_alone_in_a_batch_and_after_pickling(renderer):
+    batch = [renderer.render(index) for index in range(30)]
+    for index in (29, 3, 17):
+        for other in (
+            WordRenderer(get_settings("full"), seed=7),
+            pickle.loads(pickle.dumps(renderer)),
+        ):
+            alone = other.render(index)
+            np.testing.assert_array_equal(alone.image, batch[index].image)
+            assert alone.text == batch[index].text
+
+
+def test_other_seeds_and_indices_give_other_pictures(renderer):
+    first = renderer.render(0).image
+    assert not np.array_equal(first, renderer.render(1).image)
+    other = WordRenderer(get_settings("full"), seed=8).render(0).image
+    assert not np.array_equal(first, other)
+
+
+def test_pictures_are_bgr_bytes_with_room_for_text(renderer):
+    for index in range(60):
+        image = renderer.render(index).image
+        assert image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] == 3
+        assert image.shape[0] >= 7 and image.shape[1] >= 5
+        assert image.std() > 3
+
+
+def test_the_jpeg_decodes_to_the_rendered_pixels():
+    chosen = get_settings("full")
+    chosen.degrade.jpeg_share = 1.0
+    renderer = WordRenderer(chosen, seed=3)
+    for index in range(10):
+        data, text = renderer.render_jpeg(index)
+        decoded = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+        rendered = renderer.render(index)
+        np.testing.assert_array_equal(decoded, rendered.image)
+        assert text == rendered.text
+
+
+@pytest.mark.parametrize("split", ["train", "heldout"])
+def test_labels_of_pictures_keep_to_their_split(split):
+    renderer = WordRenderer(get_settings("full"), seed=2, split=split)
+    for index in range(40):
+        text = renderer.render(index).text
+        assert words.belongs(text, split)
+        assert set(text) <= set(words.CHARACTERS)
+
+
+def test_fonts_without_lower_case_have_labels_in_capitals():
+    chosen = get_settings("easy")
+    chosen.fonts.families = ("Bebas Neue", "Cinzel", "Luckiest Guy")
+    try:
+        texts = [WordRenderer(chosen, seed=1).render(index).text for index in range(12)]
+    except FileNotFoundError as error:
+        pytest.skip(str(error))
+    assert all(text.isupper() for text in texts)
+
+
+def test_randtext_pictures_show_no_word():
+    renderer = WordRenderer(get_settings("randtext"), seed=1)
+    known = render.load_tools(
+        get_settings("randtext").to_json(sort_keys=True)
+    ).vocabulary.known
+    texts = [renderer.render(index).text for index in range(150)]
+    assert not [text for text in texts if len(text) > 2 and text.lower() in known]
+
+
+def test_a_word_that_never_comes_out_well_is_drawn_plainly(monkeypatch):
+    monkeypatch.setattr(render, "draw_picture", lambda *_: None)
+    rendered = WordRenderer(get_settings("full"), seed=1).render(5)
+    assert rendered.image.std() > 40
+    assert rendered.text
+
+
+def test_few_pictures_need_the_plain_fallback(monkeypatch, renderer):
+    plain_ones = []
+    draw_plain = render.draw_plain
+    monkeypatch.setattr(
+        render, "draw_plain", lambda *a: plain_ones.append(1) or draw_plain(*a)
+    )
+    for index in range(300):
+        renderer.render(index)
+    assert len(plain_ones) <= 3
+
+
+def test_accepted_pictures_keep_their_text_visible(renderer):
+    chosen = get_settings("full")
+    options = plain(chosen)
+    tools = render.load_tools(chosen.to_json(sort_keys=True))
+    options.visibility.degraded_contrast = 300.0  # nothing reaches that
+    for index in range(10):
+        assert render.draw_picture(Dice(1, index), "Word", tools, options) is None
+
+
+def test_the_source_is_a_random_access_sequence(renderer):
+    source = RenderedWords(get_settings("full"), seed=7, count=12)
+    assert len(source) == 12
+    element = source[np.int64(5)]
+    assert element["id"] == "rendered/full/7/000005"
+    np.testing.assert_array_equal(element["image"], renderer.render(5).image)
+    assert element["text"] == renderer.render(5).text
+    for outside in (-1, 12):
+        with pytest.raises(IndexError, match=f"no word {outside} of 12"):
+            source[outside]
+    with pytest.raises(ValueError, match="count must be at least 1"):
+        RenderedWords(get_settings("full"), seed=7, count=0)
+    assert "12" in repr(pickle.loads(pickle.dumps(source)))
+
+
+def test_grain_reads_the_source():
+    grain = pytest.importorskip("grain")
+    source = RenderedWords(get_settings("easy"), seed=1, count=6, name="easy")
+    texts = [element["text"] for element in grain.MapDataset.source(source)]
+    assert texts == [source[index]["text"] for index in range(6)]
+
+
+def test_contact_sheets_show_every_stage(tmp_path):
+    paths = sheet.write_sheets(tmp_path, get_settings("full"), seed=1, count=9)
+    assert {path.stem for path in paths} >= {
+        "words", "fonts", "geometry", "colour", "background", "style", "degradation"
+    }  # fmt: skip
+    for path in paths:
+        if path.suffix == ".png":
+            assert cv2.imread(str(path)).std() > 1
+    assert len((tmp_path / "labels.txt").read_text().splitlines()) == 90

@@ -1,0 +1,317 @@
+"""The stages of a picture, one by one."""
+
+import math
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from data_prep.synthetic import (
+    background,
+    colour,
+    compose,
+    degrade,
+    geometry,
+    glyphs,
+    statistics,
+    visibility,
+)
+from data_prep.synthetic.dice import Dice
+from data_prep.synthetic.fields import shared_fields
+from data_prep.synthetic.settings import get_settings, plain
+
+seeds = st.integers(0, 10_000)
+OPTIONS = plain(get_settings("full"))
+
+
+def bar_text(width=90, height=30):
+    """A mask that stands for a word: bars to its very edges."""
+    mask = np.zeros((height, width), np.uint8)
+    mask[:, ::9] = mask[:, 1::9] = mask[:, 2::9] = 255
+    mask[:, -3:] = 255
+    mask[:2] = mask[-2:] = 255
+    return mask
+
+
+@given(seeds, st.integers(20, 400), st.integers(10, 60))
+def test_the_map_holds_the_whole_text(seed, width, height):
+    dice = Dice(1, seed)
+    bend = geometry.draw_bend(dice, width, height, 5, OPTIONS.geometry)
+    fields = shared_fields()
+    maps = geometry.inverse_map(dice, bend, width, height, fields)
+    if maps is None:
+        return
+    x, y = maps
+    inside = (np.abs(x) <= width / 2) & (np.abs(y) <= height / 2)
+    assert inside.any()
+    border = np.concatenate([inside[0], inside[-1], inside[:, 0], inside[:, -1]])
+    assert not border.any()
+    corners = [(sx * width / 2, sy * height / 2) for sx in (-1, 1) for sy in (-1, 1)]
+    for corner_x, corner_y in corners:  # every corner of the text is in the picture
+        distance = np.hypot(x - corner_x, y - corner_y).min()
+        assert distance < 3 + 0.1 * height, bend
+
+
+def test_few_bends_are_too_strong_for_their_canvas():
+    fields = shared_fields()
+    lost = 0
+    for seed in range(500):
+        dice = Dice(2, seed)
+        bend = geometry.draw_bend(dice, 120.0, 30.0, 6, OPTIONS.geometry)
+        lost += geometry.inverse_map(dice, bend, 120.0, 30.0, fields) is None
+    assert lost < 25
+
+
+def test_a_flat_bend_leaves_the_text_as_it_is():
+    mask = bar_text()
+    padded, scale = glyphs.scale_and_pad(mask, (1.0, 1.0))
+    maps = geometry.inverse_map(
+        Dice(0, 0), geometry.Bend(), mask.shape[1], mask.shape[0], shared_fields()
+    )
+    warped = geometry.warp(padded, maps, scale)
+    _, _, width, height = cv2.boundingRect((warped > 30).view(np.uint8))
+    assert abs(width - mask.shape[1]) <= 2 and abs(height - mask.shape[0]) <= 2
+    assert abs(int(warped.sum()) - int(mask.sum())) < 0.02 * mask.sum()
+
+
+def test_a_rotation_turns_the_text_by_its_angle():
+    mask = np.full((12, 120), 255, np.uint8)
+    padded, scale = glyphs.scale_and_pad(mask, (1.0, 1.0))
+    bend = geometry.Bend(angle=math.radians(20))
+    maps = geometry.inverse_map(Dice(0, 0), bend, 120.0, 12.0, shared_fields())
+    rows, columns = np.nonzero(geometry.warp(padded, maps, scale) > 128)
+    slope = np.polyfit(columns, rows, 1)[0]
+    assert math.degrees(math.atan(slope)) == pytest.approx(20, abs=1.5)
+
+
+@given(seeds)
+def test_an_arc_shows_the_text_once(seed):
+    dice = Dice(3, seed)
+    bend = geometry.Bend(curve=dice.uniform(0.5, 2.1), shear=dice.uniform(-0.3, 0.3))
+    mask = np.full((11, 44), 255, np.uint8)
+    maps = geometry.inverse_map(dice, bend, 44.0, 11.0, shared_fields())
+    padded, scale = glyphs.scale_and_pad(mask, (1.0, 1.0))
+    warped = geometry.warp(padded, maps, scale)
+    count, _ = cv2.connectedComponents((warped > 60).astype(np.uint8))
+    assert count == 2  # the ground and one piece
+
+
+def test_shrinking_a_mask_keeps_its_grey_mass():
+    mask = bar_text(200, 60)
+    small, scale = glyphs.scale_and_pad(mask, (0.4, 0.5))
+    ratio = small.sum() / mask.sum() * scale[0] * scale[1]
+    assert ratio == pytest.approx(0.4 * 0.5, rel=0.03)
+
+
+@given(seeds, st.sampled_from(["border", "shadow", "extrude", "hollow", "emboss"]))
+def test_a_style_keeps_the_letters_and_adds_a_layer(seed, style):
+    padded, _ = glyphs.scale_and_pad(bar_text(), (1.0, 1.0))
+    layers = glyphs.add_style(Dice(4, seed), padded, style, 30.0, OPTIONS.style)
+    np.testing.assert_array_equal(layers[..., 0], padded)
+    assert layers.shape == (*padded.shape, 2)
+    if style in ("border", "hollow", "extrude"):
+        assert (layers[..., 1] >= padded).all()
+        assert layers[..., 1].sum() > padded.sum()
+
+
+@given(seeds)
+def test_a_box_loses_next_to_nothing_of_the_text(seed):
+    mask = np.zeros((120, 260), np.uint8)
+    mask[40:80, 60:200] = 255
+    rows, columns = geometry.draw_box(Dice(5, seed), mask, OPTIONS.box)
+    kept = mask[rows, columns].sum() / mask.sum()
+    assert kept > 0.92
+    assert rows.stop - rows.start <= 40 * 1.7 and columns.stop - columns.start <= 180
+
+
+def test_a_box_around_nothing_is_none():
+    assert (
+        geometry.draw_box(Dice(0, 0), np.zeros((50, 50), np.uint8), OPTIONS.box) is None
+    )
+
+
+@given(seeds)
+def test_colours_are_in_range_and_keep_their_contrast(seed):
+    text, ground = colour.draw_pair(Dice(6, seed), OPTIONS.colour)
+    for one in (text, ground):
+        assert one.dtype == np.float32 and one.min() >= -1e-3 and one.max() <= 255.001
+    gap = abs(colour.grey(text) - colour.grey(ground))
+    assert gap >= OPTIONS.colour.low_contrast[0] - 0.5
+
+
+def test_colours_are_light_on_dark_as_often_as_dark_on_light():
+    pairs = [colour.draw_pair(Dice(7, i), OPTIONS.colour) for i in range(600)]
+    light = sum(colour.grey(text) > colour.grey(ground) for text, ground in pairs)
+    assert 230 < light < 370
+
+
+@given(seeds, st.integers(8, 130), st.integers(6, 400))
+def test_a_background_fills_the_picture_around_its_colour(seed, height, width):
+    ground = np.array([90, 120, 150], np.float32)
+    planes = background.draw_background(
+        Dice(8, seed), ground, height, width, shared_fields(), OPTIONS.background
+    )
+    assert planes.shape == (3, height, width) and planes.dtype == np.float32
+    assert np.isfinite(planes).all()
+
+
+def test_switching_textures_off_leaves_flat_grounds():
+    chosen = get_settings("full")
+    chosen.background.shares = {"solid": 1.0}
+    chosen.background.edge_share = chosen.background.rule_share = 0.0
+    options = plain(chosen).background
+    ground = np.array([90, 120, 150], np.float32)
+    for seed in range(20):
+        planes = background.draw_background(
+            Dice(9, seed), ground, 30, 50, shared_fields(), options
+        )
+        assert planes.std(axis=(1, 2)).max() < 1e-3
+
+
+def test_text_covers_its_ground_in_its_colour():
+    planes = np.zeros((3, 30, 90), np.float32)
+    chosen = get_settings("full")
+    for name in ("textured_share", "gradient_share", "worn_share", "faint_share"):
+        chosen.fill[name] = 0.0
+    compose.draw_foreground(
+        Dice(0, 0),
+        planes,
+        bar_text(),
+        "",
+        text_colour=np.array([10, 20, 30], np.float32),
+        ground_colour=np.zeros(3, np.float32),
+        fields=shared_fields(),
+        settings=plain(chosen).fill,
+    )
+    np.testing.assert_allclose(planes[:, 0, 0], [10, 20, 30], atol=1e-4)
+    assert planes[:, 10, 5].max() == 0
+
+
+@pytest.mark.parametrize(("difference", "visible"), [(60, True), (8, False)])
+def test_text_is_visible_by_its_contrast(difference, visible):
+    mask = cv2.copyMakeBorder(bar_text(), 8, 8, 8, 8, cv2.BORDER_CONSTANT)
+    regions = visibility.find_regions(mask)
+    picture = np.full(mask.shape, 120, np.float32)
+    picture[mask > 0] += difference
+    assert visibility.is_visible(picture, regions, contrast=16, clutter=0.6) == visible
+
+
+def test_text_drowns_in_clutter_and_in_blur():
+    mask = cv2.copyMakeBorder(bar_text(), 8, 8, 8, 8, cv2.BORDER_CONSTANT)
+    regions = visibility.find_regions(mask)
+    picture = np.full(mask.shape, 120, np.float32)
+    picture[mask > 0] += 40
+    limits = {"contrast": 16, "clutter": 0.6}
+    assert visibility.is_visible(picture, regions, **limits)
+    noise = np.random.default_rng(0).normal(0, 70, mask.shape).astype(np.float32)
+    assert not visibility.is_visible(picture + noise, regions, **limits)
+    blurred = cv2.GaussianBlur(picture, (0, 0), 9)
+    assert not visibility.is_visible(blurred, regions, **limits)
+
+
+def test_glare_over_one_third_makes_the_text_invisible_there():
+    mask = cv2.copyMakeBorder(bar_text(), 8, 8, 8, 8, cv2.BORDER_CONSTANT)
+    regions = visibility.find_regions(mask)
+    picture = np.full(mask.shape, 60, np.float32)
+    picture[mask > 0] += 80
+    limits = {"contrast": 16, "clutter": 0.3}
+    assert visibility.is_visible_throughout(picture, regions, **limits)
+    picture[:, 70:] = 250
+    assert visibility.is_visible(picture, regions, contrast=16, clutter=0.1)
+    assert not visibility.is_visible_throughout(picture, regions, **limits)
+
+
+def test_text_seen_from_the_side_climbs_with_upright_letters():
+    mask = np.full((10, 90), 255, np.uint8)
+    padded, scale = glyphs.scale_and_pad(mask, (1.0, 1.0))
+    bend = geometry.Bend(side=0.3, squeeze=0.7)
+    maps = geometry.inverse_map(Dice(0, 0), bend, 90.0, 10.0, shared_fields())
+    warped = geometry.warp(padded, maps, scale) > 128
+    rows, columns = np.nonzero(warped)
+    assert columns.max() - columns.min() == pytest.approx(0.7 * 90, abs=3)
+    assert np.polyfit(columns, rows, 1)[0] == pytest.approx(0.3, abs=0.03)
+    heights = warped.sum(0)[warped.any(0)]
+    assert np.median(heights) == pytest.approx(10, abs=1)
+
+
+def test_a_faint_shape_has_no_regions():
+    assert visibility.find_regions(np.full((30, 30), 20, np.uint8)) is None
+
+
+@given(seeds, st.integers(10, 100), st.integers(8, 300))
+def test_degradation_keeps_size_and_type(seed, height, width):
+    dice = Dice(10, seed)
+    planes = np.full((3, height, width), 128, np.float32)
+    degrade.apply_light(dice, planes, 100.0, shared_fields(), OPTIONS.degrade)
+    image = degrade.apply_camera(
+        dice,
+        degrade.to_image(planes),
+        enlarge=1.0,
+        text_height=height * 0.8,
+        contrast=100.0,
+        settings=OPTIONS.degrade,
+    )
+    assert image.shape == (height, width, 3) and image.dtype == np.uint8
+
+
+def test_to_image_clips_instead_of_wrapping():
+    planes = np.array([[-40.0]], np.float32), np.array([[300.0]]), np.array([[99.6]])
+    image = degrade.to_image(np.stack(planes).astype(np.float32))
+    assert image[0, 0].tolist() == [0, 255, 100]
+
+
+def test_small_pictures_keep_a_better_jpeg():
+    qualities = [
+        degrade.draw_quality(Dice(11, i), 15, OPTIONS.degrade) for i in range(300)
+    ]
+    kept = [quality for quality in qualities if quality is not None]
+    assert min(kept) >= OPTIONS.degrade.jpeg_small
+    assert len(kept) == pytest.approx(300 * OPTIONS.degrade.jpeg_share, rel=0.2)
+
+
+def test_statistics_of_a_known_picture():
+    image = np.zeros((48, 96, 3), np.uint8)
+    image[:, 48:] = 200
+    measured = statistics.measure_image(image)
+    assert measured["height"] == 48 and measured["aspect"] == 2.0
+    assert measured["contrast"] == 200
+    # One column of +200 and one of -200 in 96.
+    assert measured["sharpness"] == pytest.approx(200 * math.sqrt(2 / 96), rel=1e-3)
+    assert measured["sharpness_48"] == measured["sharpness"]
+
+
+def test_statistics_of_known_labels():
+    shares = statistics.measure_labels(["STOP", "Stop", "stop", "sToP", "42", "A-1"])
+    assert shares == pytest.approx(
+        {
+            "upper": 2 / 6,
+            "title": 1 / 6,
+            "lower": 1 / 6,
+            "mixed": 1 / 6,
+            "digits": 1 / 6,
+            "punctuation": 1 / 6,
+        }
+    )
+
+
+def test_statistics_compare_two_sets_in_a_table_and_a_plot(tmp_path):
+    image = np.random.default_rng(0).integers(0, 255, (30, 60, 3), np.uint8)
+    cv2.imwrite(str(tmp_path / "a.png"), image)
+    listing = tmp_path / "real.tsv"
+    listing.write_text("a.png\tSTOP\na.png\tgo\n")
+    pairs = list(statistics.read_real(listing, 10))
+    measured = {
+        "rendered": statistics.measure_all(pairs[:1]),
+        "real": statistics.measure_all(pairs),
+    }
+    table = statistics.format_table(measured)
+    assert "30 / 30 / 30" in table and "50.0 %" in table
+    statistics.plot(measured, tmp_path / "out" / "plot.png")
+    assert (tmp_path / "out" / "plot.png").stat().st_size > 1000
+    listing.write_text("a.png STOP\n")
+    with pytest.raises(ValueError, match="path TAB label"):
+        list(statistics.read_real(listing, 10))
+    with pytest.raises(ValueError, match="no picture"):
+        statistics.measure_all([])

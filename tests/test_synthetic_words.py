@@ -1,0 +1,167 @@
+"""What rendered pictures say."""
+
+import collections
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from data_prep.synthetic import words
+from data_prep.synthetic.dice import Dice
+from data_prep.synthetic.settings import PRESETS, get_settings, plain
+from data_prep.synthetic.vocabulary import (
+    WORDS_VARIABLE,
+    Vocabulary,
+    is_blocked,
+    load_vocabulary,
+)
+
+LIST = [(word, 1.0 / rank) for rank, word in enumerate(
+    "the of house street sign river mountain garden don't o'clock a in "
+    "window station market bridge castle silver".split(), 1)]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def options():
+    return plain(get_settings("full")).words
+
+
+@pytest.fixture(scope="module")
+def vocabulary(options):
+    return Vocabulary(LIST, options)
+
+
+def draw_many(vocabulary, options, count, split="any", seed=0):
+    return [
+        words.draw_text(Dice(seed, index), vocabulary, options, split)
+        for index in range(count)
+    ]
+
+
+def test_the_characters_are_those_of_the_published_dictionary():
+    assert len(words.CHARACTERS) == 90
+    assert not set("^{|} £€°") & set(words.CHARACTERS)
+    assert len(words.PUNCTUATION) == 28
+
+
+def test_labels_use_the_charset_and_keep_the_length_limit(vocabulary, options):
+    for label in draw_many(vocabulary, options, 3000):
+        assert set(label) <= set(words.CHARACTERS)
+        assert 1 <= len(label) <= options.max_label
+
+
+def test_every_kind_of_label_comes_in_its_share(vocabulary, options):
+    dice = [Dice(0, index) for index in range(20_000)]
+    counts = collections.Counter(one.kind(options.shares) for one in dice)
+    total = sum(options.shares.values())
+    for kind, share in options.shares.items():
+        # Four standard deviations of a binomial count.
+        slack = 4 * (20_000 * share / total) ** 0.5
+        assert abs(counts[kind] - 20_000 * share / total) < slack, kind
+
+
+def test_every_kind_makes_labels_of_its_own_form(vocabulary, options):
+    def draw(kind):
+        options.shares = {kind: 1.0}
+        return draw_many(vocabulary, options, 200)
+
+    kept = options.shares
+    try:
+        assert all(len(label) == 1 for label in draw("single"))
+        assert all(any(c.isdigit() for c in label) for label in draw("number"))
+        marks = set(words.PUNCTUATION)
+        assert all(marks & set(label) for label in draw("punctuated"))
+        known = {word for word, _ in LIST}
+        assert all(label.lower() in known for label in draw("word"))
+    finally:
+        options.shares = kept
+
+
+def test_train_and_heldout_never_share_a_label_of_three_characters(vocabulary, options):
+    train = draw_many(vocabulary, options, 1500, "train")
+    heldout = draw_many(vocabulary, options, 1500, "heldout", seed=1)
+    spellings = {label.casefold() for label in train if len(label) > 2}
+    assert spellings.isdisjoint(label.casefold() for label in heldout)
+    assert any(len(label) > 2 for label in heldout)
+
+
+@given(st.text(words.CHARACTERS, min_size=1, max_size=12))
+def test_a_label_belongs_to_one_split_in_any_case(label):
+    for spelling in (label, label.upper(), label.lower(), label.swapcase()):
+        assert words.is_heldout(spelling) == words.is_heldout(label)
+    splits = [split for split in ("train", "heldout") if words.belongs(label, split)]
+    assert len(splits) == (2 if len(label) <= 2 else 1)
+    assert words.belongs(label, "any")
+
+
+def test_about_one_spelling_in_twenty_is_held_out():
+    share = sum(words.is_heldout(f"word{number}") for number in range(4000)) / 4000
+    assert 0.035 < share < 0.065
+
+
+def test_an_unknown_split_is_refused_by_name():
+    with pytest.raises(ValueError, match=r"split: expected one of train.*'test'"):
+        words.belongs("word", "test")
+
+
+def test_random_strings_are_no_words_of_the_list(options):
+    options = plain(get_settings("randtext")).words
+    short = [(a + b + c, 1.0) for a in "aeiou" for b in "nrst" for c in "aeiou"]
+    vocabulary = Vocabulary(short, options)
+    labels = draw_many(vocabulary, options, 4000)
+    known = {word for word, _ in short}
+    assert not known & {label.lower() for label in labels}
+    assert sum(len(label) == 3 for label in labels) > 100
+
+
+def test_blocked_words_are_dropped_wherever_they_come_from(monkeypatch, options):
+    assert is_blocked("xx" + "shi" + "t")
+    assert not is_blocked("house")
+    monkeypatch.setattr(words, "is_blocked", lambda label: "o" in label.lower())
+    vocabulary = Vocabulary(LIST, options)
+    labels = draw_many(vocabulary, options, 500)
+    assert not any("o" in label.lower() for label in labels)
+
+
+def test_the_easy_preset_shows_short_words_in_lower_case():
+    options = plain(get_settings("easy")).words
+    vocabulary = Vocabulary(LIST, options)
+    for label in draw_many(vocabulary, options, 300):
+        assert label.islower() and label.isalpha() and 3 <= len(label) <= 6
+
+
+def test_a_word_list_is_read_from_the_file_that_the_environment_names(
+    tmp_path, monkeypatch, options
+):
+    path = tmp_path / "words.tsv"
+    path.write_text("house\t0.1\nriver\t0.01\n")
+    monkeypatch.setenv(WORDS_VARIABLE, str(path))
+    assert load_vocabulary(options).words == ["house", "river"]
+    monkeypatch.setenv(WORDS_VARIABLE, str(tmp_path / "none"))
+    with pytest.raises(FileNotFoundError, match=r"word list: .*none does not exist"):
+        load_vocabulary(options)
+
+
+def test_a_list_without_a_usable_word_is_refused(options):
+    with pytest.raises(ValueError, match="no word has 1 to 22 letters"):
+        Vocabulary([("a" * 40, 1.0)], options)
+
+
+def test_an_unknown_preset_or_key_is_refused():
+    with pytest.raises(ValueError, match="preset: expected one of full"):
+        get_settings("fulll")
+    with pytest.raises(AttributeError):
+        get_settings("full").words.wrong = 1
+    for preset in PRESETS:
+        assert get_settings(preset).attempts > 0
+
+
+@given(st.integers(0, 2**63), st.integers(0, 2**40))
+def test_dice_of_a_pair_repeat_and_stay_in_range(seed, index):
+    first, second = Dice(seed, index), Dice(seed, index)
+    for _ in range(200):
+        value = first.random()
+        assert value == second.random() and 0 <= value < 1
+    assert Dice(seed, index + 1).random() != Dice(seed, index).random()
+    assert 3 <= first.integer(3, 5) <= 5
+    assert first.below(4) in range(4)

@@ -51,6 +51,9 @@ def get_config() -> ConfigDict:
     config.data.batch_size = 256  # examples an update, over all devices
     config.data.num_workers = 0  # processes that prepare batches; 0: threads
     config.data.augment = 0.0  # probability scale of the distortions, 0 (off) to 1
+    # Rows made of each example, differing in augmentation: where rendering or reading
+    # is slower than the device. Divides the batch size.
+    config.data.variants = 1
     config.data.max_bad_share = 0.05  # unreadable examples; the run stops beyond
 
     config.train = ConfigDict()
@@ -61,6 +64,9 @@ def get_config() -> ConfigDict:
     config.train.weight_decay = 0.0  # decoupled, on kernels alone
     config.train.clip_norm = 5.0  # of the global gradient; 0: off
     config.train.ema_decay = 0.0  # running average of parameters; 0: off
+    # Micro-batches an update is computed in, for batches that do not fit in memory;
+    # batch norm then sees each of them alone.
+    config.train.accumulate = 1
     config.train.max_skipped = 10  # updates in a row that are not finite; then stop
     config.train.log_every = 50  # updates
     config.train.evaluate_every = 5_000  # updates

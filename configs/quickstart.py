@@ -14,17 +14,17 @@ def get_config() -> ConfigDict:
     config = default.get_config()
     config.model.width = "nano"
     config.model.max_len = 8
-    config.preprocessing.height = 32
-    config.preprocessing.min_width = 32
-    config.preprocessing.max_width = 96
-    config.data.train = ("rendered:easy?seed=1&count=50000&split=train",)
+    config.preprocessing.height = 24
+    config.preprocessing.min_width = 24
+    config.preprocessing.max_width = 80
+    config.data.train = ("rendered:easy?seed=1&count=60000&split=train",)
     config.data.evaluate = ("heldout:rendered:easy?seed=2&count=1024&split=heldout",)
     config.data.store_rendered = True
     config.data.batch_size = 64
-    config.train.steps = 900
+    config.train.steps = 1_200
     config.train.schedule = "one_cycle"
     config.train.peak_lr = 3e-3
-    config.train.log_every = 20
-    config.train.evaluate_every = 300
+    config.train.log_every = 50
+    config.train.evaluate_every = 600
     config.train.save_every = 300
     return config

@@ -13,6 +13,7 @@ import orbax.checkpoint as ocp
 from jax.sharding import Sharding
 
 from robustscanner_jax.steps import TrainState
+from robustscanner_jax.weights import listed
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,11 +25,11 @@ class DataPosition:
 
     Attributes:
       batches: global batches consumed.
-      problems: examples left out so far, by the name of the reason.
+      examples: seen so far, by the name of what is wrong with them; "none" are good.
     """
 
     batches: int
-    problems: dict[str, int]
+    examples: dict[str, int]
 
 
 def _split(state: TrainState) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -65,9 +66,9 @@ class Checkpoints:
 
     def __init__(self, workdir: Path, *, keep: int):
         self.folder = Path(workdir).resolve() / "checkpoints"
-        self._manager = ocp.CheckpointManager(
+        self._manager = _open(
             self.folder,
-            options=ocp.CheckpointManagerOptions(
+            ocp.CheckpointManagerOptions(
                 max_to_keep=keep, cleanup_tmp_directories=True
             ),
         )
@@ -89,26 +90,18 @@ class Checkpoints:
         )
 
     def restore(self, like: TrainState) -> tuple[TrainState, DataPosition]:
-        """Returns the newest step, placed like `like` (a state or its shapes).
+        """Returns the newest step, placed like `like`: a state's shapes and shardings.
 
         Raises:
-          ValueError: there is none, or it holds other shapes.
+          ValueError: there is none, it holds other shapes, or it is damaged.
         """
         step = self.latest()
         if step is None:
             raise ValueError(f"{self.folder}: no complete checkpoint")
-        network, training = jax.tree.map(ocp.utils.to_shape_dtype_struct, _split(like))
-        try:
-            kept = self._manager.restore(
-                step,
-                args=ocp.args.Composite(
-                    network=ocp.args.StandardRestore(network),
-                    training=ocp.args.StandardRestore(training),
-                    data=ocp.args.JsonRestore(),
-                ),
-            )
-        except (ValueError, KeyError) as error:
-            raise ValueError(_mismatch(self.folder, step, error)) from error
+        network, training = _split(like)
+        kept = _restore(
+            self._manager, self.folder, step, {"network": network, "training": training}
+        )
         state = _join(kept["network"], kept["training"])
         return state, DataPosition(**kept["data"])
 
@@ -121,12 +114,72 @@ class Checkpoints:
         self._manager.close()
 
 
-def _mismatch(folder: Path, step: int, error: Exception) -> str:
-    reason = str(error).strip().splitlines()[0]
-    return (
-        f"{folder}: checkpoint {step} does not fit this config ({reason}); "
+def _open(
+    folder: Path, options: ocp.CheckpointManagerOptions | None = None
+) -> ocp.CheckpointManager:
+    handlers = {
+        "network": ocp.StandardCheckpointHandler(),
+        "training": ocp.StandardCheckpointHandler(),
+        "data": ocp.JsonCheckpointHandler(),
+    }
+    return ocp.CheckpointManager(folder, item_handlers=handlers, options=options)
+
+
+def _restore(
+    manager: ocp.CheckpointManager, folder: Path, step: int, wanted: dict[str, Any]
+) -> Any:
+    """Returns the items of a step with the shapes of `wanted`, and "data"."""
+    try:
+        # Compared before anything is read: orbax's own error has hundreds of lines.
+        metadata = manager.item_metadata(step)
+        different = listed(
+            [
+                difference
+                for name, tree in wanted.items()
+                for difference in _differences(_shapes(metadata[name]), _shapes(tree))
+            ]
+        )
+        if not different:
+            items = {name: ocp.args.StandardRestore(t) for name, t in wanted.items()}
+            arguments = ocp.args.Composite(**items, data=ocp.args.JsonRestore())
+            return manager.restore(step, args=arguments)
+    except Exception as error:  # of any type, the base class included
+        reason = str(error).strip().partition("\n")[0][:200]
+        raise ValueError(
+            f"{folder}: checkpoint {step} is damaged ({reason}); without its folder, "
+            "the one before is used"
+        ) from error
+    raise ValueError(
+        f"{folder}: checkpoint {step} does not fit this config ({different}); "
         "use the config of the run, or another --workdir"
     )
+
+
+def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:
+    leaves, _ = jax.tree_util.tree_flatten_with_path(getattr(tree, "tree", tree))
+    return {
+        jax.tree_util.keystr(path, simple=True, separator="/"): tuple(leaf.shape)
+        for path, leaf in leaves
+    }
+
+
+def _differences(
+    found: dict[str, tuple[int, ...]], wanted: dict[str, tuple[int, ...]]
+) -> list[str]:
+    """Returns what differs between the arrays of a checkpoint and of a config."""
+    if not found:
+        raise ValueError("its metadata is missing")
+    differences = []
+    for path in sorted(found.keys() | wanted.keys()):
+        if path not in found:
+            differences.append(f"{path} is missing")
+        elif path not in wanted:
+            differences.append(f"{path} is not part of it")
+        elif found[path] != wanted[path]:
+            differences.append(
+                f"{path}: expected shape {wanted[path]}, got {found[path]}"
+            )
+    return differences
 
 
 def restore_variables(
@@ -140,23 +193,16 @@ def restore_variables(
       sharding: where the arrays go.
 
     Raises:
-      ValueError: no complete checkpoint, or one of another config.
+      ValueError: no complete checkpoint, or one that is damaged or of another config.
     """
     folder = Path(workdir).resolve() / "checkpoints"
     if not folder.is_dir():
         raise ValueError(f"{folder}: not found; this run has saved nothing yet")
-    with ocp.CheckpointManager(folder) as manager:
+    with _open(folder) as manager:
         step = manager.latest_step()
         if step is None:
             raise ValueError(f"{folder}: no complete checkpoint")
         like = jax.tree.map(
             lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), shapes
         )
-        try:
-            network = manager.restore(
-                step,
-                args=ocp.args.Composite(network=ocp.args.StandardRestore(like)),
-            )["network"]
-        except (ValueError, KeyError) as error:
-            raise ValueError(_mismatch(folder, step, error)) from error
-    return network, step
+        return _restore(manager, folder, step, {"network": like})["network"], step

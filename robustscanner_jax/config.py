@@ -1,7 +1,9 @@
 """From the config to plain arguments: the checks that span fields, and JSON."""
 
 import json
+import os
 from pathlib import Path
+from typing import Any
 
 from ml_collections import ConfigDict
 
@@ -10,10 +12,13 @@ from robustscanner_jax.models.robustscanner import CHANNEL_SCALE, RobustScanner
 from robustscanner_jax.optim import SCHEDULES
 from robustscanner_jax.preprocessing import Preprocessing
 
+# A ConfigDict. Its fields are known to configs/default.py, not to a type checker.
+Config = Any
+
 COMPUTE_DTYPES = ("auto", "float32", "bfloat16")
 
 
-def validate(config: ConfigDict) -> None:
+def validate(config: Config) -> None:
     """Raises `ValueError` for values that cannot work, before any device work."""
 
     def expect(holds: bool, key: str, wanted: str, got: object) -> None:
@@ -38,21 +43,23 @@ def validate(config: ConfigDict) -> None:
     expect(len(data.train) > 0, "data.train", "at least one source", data.train)
     expect(len(data.weights) == len(data.train), "data.weights",
            f"{len(data.train)} numbers, one a source", data.weights)  # fmt: skip
+    for key in ("log_every", "evaluate_every", "save_every", "keep", "max_skipped"):
+        expect(train[key] > 0, f"train.{key}", "at least 1", train[key])
     make_charset(config)
     make_preprocessing(config)
 
 
-def make_charset(config: ConfigDict) -> Charset:
+def make_charset(config: Config) -> Charset:
     """Returns the charset of a text file, or the published one where none is named."""
     return Charset.from_file(config.charset) if config.charset else Charset.of(DICT90)
 
 
-def make_preprocessing(config: ConfigDict) -> Preprocessing:
+def make_preprocessing(config: Config) -> Preprocessing:
     """Returns the rule that scales, pads and normalises images."""
     return Preprocessing(**config.preprocessing)
 
 
-def make_model(config: ConfigDict, charset: Charset) -> RobustScanner:
+def make_model(config: Config, charset: Charset) -> RobustScanner:
     """Returns the network for a charset, computing in float32."""
     options = config.model.to_dict()
     del options["dtype"]
@@ -78,7 +85,7 @@ FREE_KEYS = (
 )
 
 
-def differences(before: ConfigDict, now: ConfigDict) -> list[str]:
+def differences(before: Config, now: Config) -> list[str]:
     """Returns which keys differ that a run must keep, each with both values."""
     old, new = (_flat(json.loads(c.to_json_best_effort())) for c in (before, now))
     return [
@@ -88,6 +95,11 @@ def differences(before: ConfigDict, now: ConfigDict) -> list[str]:
         and key not in FREE_KEYS
         and old.get(key) != new.get(key)
     ]
+
+
+def keys(config: Config) -> list[str]:
+    """Returns every key with its sections: `train.steps`."""
+    return list(_flat(json.loads(config.to_json_best_effort())))
 
 
 def _flat(tree: dict, prefix: str = "") -> dict[str, object]:
@@ -100,12 +112,15 @@ def _flat(tree: dict, prefix: str = "") -> dict[str, object]:
     return leaves
 
 
-def to_json(config: ConfigDict, path: Path) -> None:
-    """Writes the resolved config."""
-    path.write_text(config.to_json_best_effort(indent=2) + "\n", encoding="utf-8")
+def to_json(config: Config, path: Path) -> None:
+    """Writes the resolved config, whole or not at all."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    text = config.to_json_best_effort(indent=2) + "\n"
+    temporary.write_text(text, encoding="utf-8")
+    os.replace(temporary, path)
 
 
-def from_json(path: Path) -> ConfigDict:
+def from_json(path: Path) -> Config:
     """Reads what `to_json` wrote."""
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
@@ -116,4 +131,8 @@ def from_json(path: Path) -> ConfigDict:
         ) from None
     except json.JSONDecodeError as error:
         raise ValueError(f"{path}: not JSON ({error})") from None
+    known = values if isinstance(values, dict) else {}
+    missing = [name for name in FIXED_SECTIONS if name not in known]
+    if missing:
+        raise ValueError(f"{path}: no config of a run, it lacks {', '.join(missing)}")
     return ConfigDict(values)

@@ -63,6 +63,7 @@ def greedy(
         carry, logits = model.apply(
             variables, encoded, loop.carry, loop.token, loop.index, method="step"
         )
+        logits = jnp.asarray(logits)
         token = jnp.argmax(logits, axis=-1).astype(jnp.int32)
         probability = jnp.max(jax.nn.softmax(logits, axis=-1), axis=-1)
         finished = loop.finished | (token == model.end_id)

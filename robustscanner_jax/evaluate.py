@@ -9,12 +9,14 @@ from tqdm import tqdm
 
 from robustscanner_jax import accuracy
 from robustscanner_jax.data.pipeline import evaluation_batches
-from robustscanner_jax.metrics import SetScore, score_set
-from robustscanner_jax.recognizer import Reading, Recognizer
+from robustscanner_jax.metrics import SetScore, score_set, word_correct
+from robustscanner_jax.reading import Reader, Reading
 from robustscanner_jax.report import Sample, draw_samples
 
 # Read as nothing, with no confidence: an image that cannot be decoded is misread.
 UNREADABLE = Reading(text="", confidence=0.0, character_confidences=())
+# Of a record that is damaged as a whole. Not empty: that would be read right.
+LOST_LABEL = "(label lost)"
 NUM_SAMPLES = 40
 
 
@@ -26,7 +28,7 @@ class BenchmarkResult:
       score: as the table shows it.
       predictions: one a record, in order.
       unreadable: records whose image or entry is damaged; they count as misread.
-      samples: the first images with label and prediction, for a picture.
+      samples: images from all over the set with label and prediction, for a picture.
     """
 
     score: SetScore
@@ -39,10 +41,10 @@ def parse_benchmark(text: str) -> tuple[str, str]:
     """Returns name and source of `NAME:SOURCE`.
 
     Raises:
-      ValueError: one of them is missing.
+      ValueError: one of them is missing, or the name cannot name a file.
     """
     name, colon, source = text.partition(":")
-    if not (name and colon and source):
+    if not (name and colon and source) or "/" in name:
         raise ValueError(
             f"benchmark {text!r}: expected NAME:PATH, such as IIIT5K:data/iiit5k"
         )
@@ -50,13 +52,14 @@ def parse_benchmark(text: str) -> tuple[str, str]:
 
 
 def read_benchmark(
-    recognizer: Recognizer, name: str, source: Any, *, protocol: str
+    recognizer: Reader, name: str, source: Any, *, protocol: str
 ) -> BenchmarkResult:
     """Reads all of a source, whose `[i]` gives `id`, `image` and `text`, and scores it.
 
     The next batch is decoded by the host while the device reads this one.
     """
-    rule = recognizer.weights.preprocessing
+    rule = recognizer.preprocessing
+    stride = max(1, len(source) // NUM_SAMPLES)
     predictions: list[accuracy.Prediction] = []
     samples: list[Sample] = []
     unreadable = 0
@@ -65,10 +68,11 @@ def read_benchmark(
         nonlocal unreadable
         readings = recognizer.to_readings(decoded, len(elements))
         for row, (element, reading) in enumerate(zip(elements, readings, strict=True)):
+            label = element.get("text", "")
             if "error" in element:
                 unreadable += 1
                 reading = UNREADABLE
-            label = element.get("text", "")
+                label = label or LOST_LABEL
             predictions.append(
                 accuracy.Prediction(
                     id=element["id"],
@@ -78,11 +82,14 @@ def read_benchmark(
                     set_name=name,
                 )
             )
-            if len(samples) < NUM_SAMPLES:
+            if len(predictions) % stride == 0 and len(samples) < NUM_SAMPLES:
                 image = batch["image"][row, :, : batch["width"][row]]
                 if rule.channel_order == "BGR":
                     image = image[..., ::-1]
-                samples.append(Sample(image, label, reading.text, reading.confidence))
+                right = word_correct(reading.text, label, protocol)
+                samples.append(
+                    Sample(image, label, reading.text, reading.confidence, right)
+                )
         progress.update(len(elements))
 
     with tqdm(total=len(source), desc=name, unit="img", disable=None) as progress:
@@ -108,7 +115,7 @@ def read_benchmark(
 
 
 def run(
-    recognizer: Recognizer,
+    recognizer: Reader,
     benchmarks: Sequence[tuple[str, Any]],
     *,
     protocol: str,

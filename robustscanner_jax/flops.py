@@ -40,16 +40,18 @@ def _count(jaxpr: jex_core.Jaxpr) -> int:
     total = 0
     for equation in jaxpr.eqns:
         name, params = equation.primitive.name, equation.params
+        inputs: list[Any] = [variable.aval for variable in equation.invars]
+        outputs: list[Any] = [variable.aval for variable in equation.outvars]
         if name == "conv_general_dilated":
-            kernel = equation.invars[1].aval.shape
+            kernel = inputs[1].shape
             spec = params["dimension_numbers"].rhs_spec  # (out, in, *space)
             per_output = math.prod(kernel) // kernel[spec[0]]
-            total += 2 * equation.outvars[0].aval.size * per_output
+            total += 2 * outputs[0].size * per_output
         elif name == "dot_general":
             (contracted, _), _ = params["dimension_numbers"]
-            left = equation.invars[0].aval.shape
+            left = inputs[0].shape
             depth = math.prod(left[axis] for axis in contracted)
-            total += 2 * equation.outvars[0].aval.size * depth
+            total += 2 * outputs[0].size * depth
         else:
             repeats = params.get("length", 1) if name == "scan" else 1
             total += repeats * sum(map(_count, _inner(params)))
@@ -81,6 +83,6 @@ def forward_flops(model: RobustScanner, image_size: tuple[int, int]) -> int:
     return count(forward, image, width, tokens)
 
 
-def peak_flops(device: jax.Device) -> float | None:
+def peak_flops(device: Any) -> float | None:
     """Returns the device's dense bfloat16 peak in FLOP/s, or None if unknown."""
     return PEAK_FLOPS.get(device.device_kind)

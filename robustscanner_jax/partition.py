@@ -16,7 +16,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 AXIS = "data"
 
 
-def make_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
+def make_mesh(devices: Sequence[Any] | None = None) -> Mesh:
     """Returns a mesh with one axis over the devices; by default all of them."""
     # Not `jax.make_mesh`: its axes are explicit by default, where an embedding of
     # split tokens raises.
@@ -33,12 +33,13 @@ def split(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec(AXIS))
 
 
-def check_batch_size(batch_size: int, mesh: Mesh) -> None:
-    """Raises `ValueError` where the devices cannot share a batch evenly."""
-    if batch_size % mesh.size:
+def check_batch_size(batch_size: int, mesh: Mesh, *, accumulate: int = 1) -> None:
+    """Raises `ValueError` where the devices cannot share each micro-batch evenly."""
+    if accumulate < 1 or batch_size % (mesh.size * accumulate):
+        parts = f" in {accumulate} micro-batches" if accumulate != 1 else ""
         raise ValueError(
-            f"batch size {batch_size} cannot be split over {mesh.size} devices: "
-            f"choose a multiple of {mesh.size}"
+            f"batch size {batch_size} cannot be split over {mesh.size} devices{parts}: "
+            f"choose a multiple of {mesh.size * max(accumulate, 1)}"
         )
 
 
@@ -67,3 +68,11 @@ def jit_step(step: Callable[..., Any], mesh: Mesh) -> Callable[..., Any]:
 def place_state(create: Callable[[], Any], mesh: Mesh) -> Any:
     """Returns `create()`, computed on the devices as a copy on each."""
     return jax.jit(create, out_shardings=replicated(mesh))()
+
+
+def replicated_shapes(shapes: Any, mesh: Mesh) -> Any:
+    """Returns the shapes with the sharding of the state, for restoring into them."""
+    copy = replicated(mesh)
+    return jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=copy), shapes
+    )

@@ -4,8 +4,12 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
+import numpy as np
+
 from robustscanner_jax.preprocessing import resize_and_pad
-from robustscanner_jax.recognizer import Recognizer, to_bgr
+from robustscanner_jax.reading import Reader, to_bgr
+from robustscanner_jax.recognizer import Recognizer
+from robustscanner_jax.report import draw_attention
 
 IMAGE_SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
 
@@ -13,26 +17,32 @@ IMAGE_SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".we
 def find_images(paths: Iterable[str]) -> Iterator[Path]:
     """Yields files as they are and the images of folders, sorted, subfolders included.
 
-    What does not exist comes as well: reading it gives the error.
+    What does not exist comes as well, and a folder without images: reading it gives the
+    error.
     """
     for path in map(Path, paths):
-        if path.is_dir():
-            yield from sorted(
-                p for p in path.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES
-            )
-        else:
-            yield path
+        found = path.rglob("*") if path.is_dir() else ()
+        images = sorted(p for p in found if p.suffix.lower() in IMAGE_SUFFIXES)
+        yield from images or [path]
 
 
-def run(recognizer: Recognizer, paths: Sequence[str]) -> int:
+def run(
+    recognizer: Reader, paths: Sequence[str], *, pictures: Path | None = None
+) -> int:
     """Prints `path TAB text TAB confidence` for every image, in the order given.
 
     An image that cannot be read gets a line on stderr; the others are still read.
 
+    Args:
+      recognizer: what reads.
+      paths: of images and folders.
+      pictures: folder for a picture an image of where both branches looked; needs a
+        `Recognizer`. None draws nothing.
+
     Returns how many could not be read.
     """
     failed = 0
-    rows: list[tuple[Path, tuple]] = []
+    rows: list[tuple[Path, tuple[np.ndarray, int]]] = []
 
     def flush() -> None:
         if rows:
@@ -43,13 +53,29 @@ def run(recognizer: Recognizer, paths: Sequence[str]) -> int:
 
     for path in find_images(paths):
         try:
-            image = to_bgr(path)
-            rows.append((path, resize_and_pad(image, recognizer.weights.preprocessing)))
+            row = resize_and_pad(to_bgr(path), recognizer.preprocessing)
         except (ValueError, OSError) as error:
             reason = error.strerror if isinstance(error, OSError) else error
+            if path.is_dir():
+                reason = "no image in this folder"
             print(f"{path}: {reason}", file=sys.stderr)
             failed += 1
+            continue
+        rows.append((path, row))
+        if pictures is not None and isinstance(recognizer, Recognizer):
+            draw_reading(recognizer, row, pictures / f"{path.stem}.png")
         if len(rows) == recognizer.batch_size:
             flush()
     flush()
     return failed
+
+
+def draw_reading(
+    recognizer: Recognizer, row: tuple[np.ndarray, int], path: Path
+) -> None:
+    """Writes a picture of how one row of `resize_and_pad` was read."""
+    reading, explanation = recognizer.explain(row)
+    bgr = recognizer.preprocessing.channel_order == "BGR"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image = row[0][..., ::-1] if bgr else row[0]
+    draw_attention(image, reading.text, *map(np.asarray, explanation), path=path)

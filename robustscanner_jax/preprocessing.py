@@ -49,6 +49,8 @@ class Preprocessing:
                 f"preprocessing: widths must be multiples of {self.width_multiple} "
                 f"pixels, got {self.min_width} and {self.max_width}"
             )
+        if not self.scale > 0:
+            raise ValueError(f"preprocessing: scale must be positive, got {self.scale}")
         if self.channel_order not in ("BGR", "RGB"):
             raise ValueError(
                 f"preprocessing: channel_order must be BGR or RGB, "
@@ -82,7 +84,7 @@ def resize_and_pad(
         raise ValueError(f"expected [h, w, 3] pixels, got shape {image.shape}")
     if image.dtype != np.uint8:
         raise ValueError(f"expected uint8 pixels, got {image.dtype}")
-    width = content_width(*image.shape[:2], rule)
+    width = content_width(image.shape[0], image.shape[1], rule)
     scaled = cv2.resize(image, (width, rule.height), interpolation=cv2.INTER_LINEAR)
     if rule.channel_order == "RGB":
         scaled = scaled[..., ::-1]

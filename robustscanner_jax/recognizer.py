@@ -1,42 +1,29 @@
 """Reading images from Python: `Recognizer.load().read(["sign.jpg"])`."""
 
-import dataclasses
-from collections.abc import Sequence
+import functools
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from PIL import Image
 
-from robustscanner_jax import config as config_lib
 from robustscanner_jax import partition
-from robustscanner_jax.checkpoint import restore_variables
-from robustscanner_jax.data.images import decode_image
 from robustscanner_jax.decoding import Decoded, greedy
 from robustscanner_jax.models.normalise import normalise
-from robustscanner_jax.preprocessing import resize_and_pad
-from robustscanner_jax.weights import Weights, expected_shapes, load_weights, unflatten
+from robustscanner_jax.models.robustscanner import Explanation
+from robustscanner_jax.open_weights import open_weights
+from robustscanner_jax.reading import ImageLike, Reader, Reading, to_bgr
+from robustscanner_jax.weights import Weights
 
-# A path, a PIL image, or an array: [h, w, 3] RGB or [h, w] grey, uint8.
-ImageLike = str | Path | Image.Image | np.ndarray
-SHIPPED_WEIGHTS = Path(__file__).parent / "weights" / "default.safetensors"
-
-
-@dataclasses.dataclass(frozen=True)
-class Reading:
-    """What was read from one image.
-
-    Attributes:
-      text: empty where nothing was read.
-      confidence: probability of the whole text, in [0, 1].
-      character_confidences: probability of each character, in [0, 1].
-    """
-
-    text: str
-    confidence: float
-    character_confidences: tuple[float, ...]
+# What this module offered before `reading` held it.
+__all__ = [
+    "ImageLike",
+    "Reading",
+    "Recognizer",
+    "compute_dtype",
+    "to_bgr",
+]
 
 
 def compute_dtype(name: str) -> Any:
@@ -49,7 +36,12 @@ def compute_dtype(name: str) -> Any:
     return jnp.dtype(name)
 
 
-class Recognizer:
+@functools.partial(jax.jit, static_argnames="model")
+def _explain(model: Any, variables: Any, *inputs: jax.Array) -> Explanation:
+    return model.apply(variables, *inputs, method="explain")
+
+
+class Recognizer(Reader):
     """Reads word crops with one set of weights.
 
     Args:
@@ -61,10 +53,13 @@ class Recognizer:
 
     def __init__(self, weights: Weights, *, batch_size: int = 64, dtype: str = "auto"):
         self.weights = weights
+        self.charset = weights.charset
+        self.preprocessing = weights.preprocessing
         self.model = weights.model.clone(dtype=compute_dtype(dtype))
         self.mesh = partition.make_mesh(jax.local_devices())
         # Every device gets as many rows as any other.
         self.batch_size = -(-batch_size // self.mesh.size) * self.mesh.size
+        self.smallest_batch = self.mesh.size
         self._variables = jax.device_put(
             weights.variables, partition.replicated(self.mesh)
         )
@@ -78,15 +73,7 @@ class Recognizer:
         Raises:
           ValueError: what `path` names cannot be read as either.
         """
-        if path is None:
-            path = SHIPPED_WEIGHTS
-        path = Path(path)
-        if not path.exists():
-            raise ValueError(
-                f"{path}: not found; expected a weights file or a run folder"
-            )
-        weights = load_run(path) if path.is_dir() else load_weights(path)
-        return cls(weights, batch_size=batch_size, dtype=dtype)
+        return cls(open_weights(path), batch_size=batch_size, dtype=dtype)
 
     def decode(self, image: np.ndarray, width: np.ndarray) -> Decoded:
         """Decodes uint8 rows `[b, h, w, 3]` with content widths `[b]` in pixels.
@@ -96,101 +83,35 @@ class Recognizer:
         """
         batch = {"image": image, "width": np.asarray(width, np.int32)}
         batch = partition.put_batch(batch, ("image", "width"), self.mesh)
-        rule = self.weights.preprocessing
-        pixels = normalise(
-            batch["image"], mean=rule.mean, scale=rule.scale, dtype=self.model.dtype
-        )
+        pixels = self._normalised(batch["image"])
         return greedy(self.model, self._variables, pixels, batch["width"])
 
-    def to_readings(self, decoded: Decoded, count: int) -> list[Reading]:
-        """Returns the first `count` rows as texts."""
-        ids = np.asarray(decoded.ids)[:count].tolist()
-        probabilities = np.asarray(decoded.probabilities)[:count].astype(np.float64)
-        charset = self.weights.charset
-        return [
-            Reading(
-                text=charset.to_text(row),
-                confidence=float(p.prod()),
-                character_confidences=tuple(p[: charset.length(row)].tolist()),
-            )
-            for row, p in zip(ids, probabilities, strict=True)
-        ]
+    def explain(self, row: tuple[np.ndarray, int]) -> tuple[Reading, Explanation]:
+        """Reads one row of `resize_and_pad` and shows where the network looked.
 
-    def read(self, images: Sequence[ImageLike]) -> list[Reading]:
-        """Returns one reading an image, in order.
-
-        Args:
-          images: word crops: paths, PIL images, or uint8 arrays `[h, w, 3]` RGB or
-            `[h, w]` grey.
-
-        Raises:
-          ValueError: one of them cannot be read; the message names it.
+        Returns the reading, and attention maps and the position share of each of its
+        characters and the end, without the batch axis.
         """
-        readings: list[Reading] = []
-        for start in range(0, len(images), self.batch_size):
-            chunk = images[start : start + self.batch_size]
-            rows = [
-                self._prepare(image, f"image {start + i}")
-                for i, image in enumerate(chunk)
-            ]
-            readings += self.read_rows(rows)
-        return readings
+        pixels, width = row
+        image, widths = pixels[None], np.array([width], np.int32)
+        decoded = greedy(
+            self.model, self._variables, self._normalised(image), jnp.asarray(widths)
+        )
+        reading = self.to_readings(decoded, 1)[0]
+        steps = min(len(reading.character_confidences) + 1, self.model.max_len)
+        tokens = np.full((1, self.model.max_len), self.model.start_id, np.int32)
+        tokens[0, 1:] = np.asarray(decoded.ids)[0, :-1]
+        explanation = _explain(
+            self.model,
+            self._variables,
+            self._normalised(image),
+            jnp.asarray(widths),
+            jnp.asarray(tokens),
+        )
+        return reading, jax.tree.map(lambda x: np.asarray(x)[0, :steps], explanation)
 
-    def read_rows(self, rows: Sequence[tuple[np.ndarray, int]]) -> list[Reading]:
-        """Reads what `resize_and_pad` returns; at most `batch_size` rows."""
-        filler = [rows[0]] * (self._bucket(len(rows)) - len(rows))
-        pixels, widths = zip(*rows, *filler, strict=True)
-        return self.to_readings(self.decode(np.stack(pixels), widths), len(rows))
-
-    def _bucket(self, count: int) -> int:
-        size = self.mesh.size
-        while size < count:
-            size *= 2
-        return min(size, self.batch_size)
-
-    def _prepare(self, image: ImageLike, name: str) -> tuple[np.ndarray, int]:
-        if isinstance(image, str | Path):
-            name = str(image)
-        try:
-            return resize_and_pad(to_bgr(image), self.weights.preprocessing)
-        except (ValueError, OSError) as error:
-            reason = error.strerror if isinstance(error, OSError) else error
-            raise ValueError(f"{name}: {reason}") from error
-
-
-def to_bgr(image: ImageLike) -> np.ndarray:
-    """Returns BGR pixels `[h, w, 3]` uint8 of anything `Recognizer.read` takes."""
-    if isinstance(image, str | Path):
-        return decode_image(Path(image).read_bytes())
-    if isinstance(image, Image.Image):
-        image = np.asarray(image.convert("RGB"))
-    if image.ndim == 2:
-        image = np.repeat(image[..., None], 3, axis=-1)
-    return np.ascontiguousarray(image[..., ::-1])
-
-
-def load_run(workdir: Path) -> Weights:
-    """Returns the newest checkpoint of a run folder as weights.
-
-    Raises:
-      ValueError: no run folder, or no complete checkpoint in it.
-    """
-    config = config_lib.from_json(workdir / "config.json")
-    charset = config_lib.make_charset(config)
-    model = config_lib.make_model(config, charset)
-    shapes = {
-        path: jax.ShapeDtypeStruct(shape, jnp.float32)
-        for path, shape in expected_shapes(model).items()
-    }
-    variables, step = restore_variables(
-        workdir,
-        unflatten(shapes),
-        sharding=jax.sharding.SingleDeviceSharding(jax.local_devices()[0]),
-    )
-    return Weights(
-        model,
-        jax.tree.map(np.asarray, variables),
-        charset,
-        config_lib.make_preprocessing(config),
-        {"run": str(workdir), "step": step},
-    )
+    def _normalised(self, image: Any) -> jax.Array:
+        rule = self.preprocessing
+        return normalise(
+            jnp.asarray(image), mean=rule.mean, scale=rule.scale, dtype=self.model.dtype
+        )

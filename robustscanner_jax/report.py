@@ -4,9 +4,8 @@ import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
-import matplotlib.pyplot as plt
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Float, UInt8
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
@@ -15,38 +14,131 @@ RIGHT, WRONG = "#1a7f37", "#cf222e"
 
 @dataclasses.dataclass(frozen=True)
 class Sample:
-    """One image and how it was read; the image is RGB."""
+    """One image and how it was read.
+
+    Attributes:
+      image: RGB.
+      label: the true text.
+      text: what was read.
+      confidence: in [0, 1].
+      right: whether the protocol of the evaluation counts it.
+    """
 
     image: UInt8[np.ndarray, "h w 3"]
     label: str
     text: str
     confidence: float
+    right: bool
 
 
 def draw_samples(samples: Sequence[Sample], path: Path, *, columns: int = 5) -> None:
     """Writes a PNG of the images with what was read: green right, red wrong.
 
-    A wrong one shows its label as well; letter case counts.
+    A wrong one shows its label as well.
     """
     rows = max(1, -(-len(samples) // columns))
-    figure = Figure(figsize=(2.3 * columns, 1.0 * rows), dpi=110)
+    figure = Figure(figsize=(2.3 * columns, 1.05 * rows + 0.2), dpi=110)
     FigureCanvasAgg(figure)
     axes = figure.subplots(rows, columns, squeeze=False)
     for axis in axes.flat:
         axis.axis("off")
     for axis, sample in zip(axes.flat, samples, strict=False):
         axis.imshow(sample.image, interpolation="bilinear")
-        right = sample.text == sample.label
         title = f"{sample.text} ({sample.confidence:.0%})"
-        if not right:
+        if not sample.right:
             title += f"\nis {sample.label}"
-        # Dollar signs would start a formula.
         axis.set_title(
-            title.replace("$", r"\$"),
-            color=RIGHT if right else WRONG,
+            _plain(title),
+            color=RIGHT if sample.right else WRONG,
             fontsize=8,
             pad=2,
         )
-    figure.tight_layout(pad=0.4)
+    figure.tight_layout(pad=0.6)
     figure.savefig(path)
-    plt.close("all")
+
+
+def draw_attention(
+    image: UInt8[np.ndarray, "h w 3"],
+    text: str,
+    hybrid_attention: Float[np.ndarray, "t h2 w2"],
+    position_attention: Float[np.ndarray, "t h2 w2"],
+    position_share: Float[np.ndarray, "t"],
+    path: Path,
+) -> None:
+    """Writes a PNG of where both branches looked for each character.
+
+    Args:
+      image: the RGB row that the network saw, padding included.
+      text: what was read; one step a character, and perhaps one more for the end.
+      hybrid_attention, position_attention: weights over the cells of the map.
+      position_share: of the fused features, in [0, 1]; the rest is context.
+      path: of the picture.
+    """
+    steps = len(position_share)
+    figure = Figure(figsize=(6.4, 0.95 * steps + 0.5), dpi=100)
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(steps, 2, squeeze=False)
+    height, width = image.shape[:2]
+    for step, (left, right) in enumerate(axes):
+        for axis, weights in ((left, hybrid_attention), (right, position_attention)):
+            axis.imshow(image, extent=(0, width, height, 0))
+            heat = weights[step] / max(weights[step].max(), 1e-9)
+            axis.imshow(
+                heat,
+                cmap="inferno",
+                alpha=0.25 + 0.6 * heat,
+                extent=(0, width, height, 0),
+                interpolation="bilinear",
+            )
+            axis.set(xticks=[], yticks=[])
+        character = text[step] if step < len(text) else "end"
+        left.set_ylabel(
+            _plain(character), rotation=0, fontsize=13, labelpad=16, va="center"
+        )
+        right.yaxis.set_label_position("right")
+        right.set_ylabel(
+            f"{position_share[step]:.0%}", rotation=0, labelpad=18, va="center"
+        )
+    axes[0, 0].set_title("context branch", fontsize=9)
+    axes[0, 1].set_title("position branch, and its share", fontsize=9)
+    figure.tight_layout(pad=0.5)
+    figure.savefig(path)
+
+
+def draw_curves(metrics: Sequence[dict[str, float]], path: Path) -> None:
+    """Writes a PNG of loss and accuracies by update.
+
+    Args:
+      metrics: lines of metrics.jsonl.
+      path: of the picture.
+    """
+    figure = Figure(figsize=(7.5, 3.2), dpi=110)
+    FigureCanvasAgg(figure)
+    loss, accuracy = figure.subplots(1, 2)
+    logged = [line for line in metrics if line.get("loss") is not None]
+    steps = [line["step"] for line in logged]
+    loss.semilogy(steps, [line["loss"] for line in logged], lw=1)
+    loss.set(xlabel="update", ylabel="loss, nats a token")
+    accuracy.plot(
+        steps,
+        [100 * line["token_accuracy"] for line in logged],
+        lw=1,
+        label="tokens in training",
+    )
+    names = dict.fromkeys(k for line in metrics for k in line if "accuracy/" in k)
+    for name in names:
+        points = [(line["step"], 100 * line[name]) for line in metrics if name in line]
+        accuracy.plot(
+            *zip(*points, strict=True), "o-", ms=3, label=name.split("/", 1)[1]
+        )
+    accuracy.set(xlabel="update", ylabel="right, %", ylim=(0, 100))
+    accuracy.legend(fontsize=7, loc="lower right")
+    for axis in (loss, accuracy):
+        axis.grid(alpha=0.3)
+    figure.tight_layout()
+    figure.savefig(path)
+
+
+def _plain(text: str) -> str:
+    """Returns the text for matplotlib, to which a dollar sign starts a formula."""
+    return text.replace("$", r"\$")

@@ -68,6 +68,83 @@ def create_state(
     )
 
 
+def gradients(
+    params: Any,
+    batch_stats: Any,
+    batch: dict[str, jax.Array],
+    *,
+    model: RobustScanner,
+    mean: float,
+    scale: float,
+    accumulate: int = 1,
+    train: bool = True,
+) -> tuple[Any, Any, Metrics]:
+    """Returns gradients of the mean loss over the batch, batch statistics, and sums.
+
+    With `accumulate` above 1 the batch is computed in that many micro-batches, one
+    after the other, each spread over all devices. Loss and gradients are sums over all
+    of them, divided once, so they are those of the whole batch, however its tokens are
+    spread. Batch norm is the exception: it normalises with each micro-batch's own mean
+    and variance, and its running statistics follow one micro-batch after the other.
+
+    Args:
+      params, batch_stats: of the network.
+      batch: see `data.pipeline`; `accumulate` divides its rows.
+      model, mean, scale: see `train_step`.
+      accumulate: micro-batches.
+      train: whether batch norm uses and updates statistics; False for tests.
+    """
+    tokens = (batch["tokens"][:, 1:] != model.pad_id).sum()
+    divisor = jnp.maximum(tokens.astype(jnp.float32), 1.0)  # of the whole batch
+
+    def loss_fn(params, batch_stats, part):
+        inputs, targets = part["tokens"][:, :-1], part["tokens"][:, 1:]
+        logits, updated = model.apply(
+            {"params": params, "batch_stats": batch_stats},
+            normalise(part["image"], mean=mean, scale=scale, dtype=model.dtype),
+            part["width"],
+            inputs,
+            train=train,
+            mutable=["batch_stats"],
+        )
+        loss_sum, tokens = token_cross_entropy(logits, targets, pad_id=model.pad_id)
+        hit = (jnp.argmax(logits, -1) == targets) & (targets != model.pad_id)
+        metrics = {"loss_sum": loss_sum, "tokens": tokens, "correct": hit.sum()}
+        batch_stats = updated["batch_stats"] if train else batch_stats
+        return loss_sum / divisor, (batch_stats, metrics)
+
+    def micro_step(batch_stats, part):
+        grads, (batch_stats, metrics) = jax.grad(loss_fn, has_aux=True)(
+            params, batch_stats, part
+        )
+        return grads, batch_stats, metrics
+
+    if accumulate == 1:
+        return micro_step(batch_stats, batch)
+
+    def scan_body(carry, part):
+        sums, batch_stats = carry
+        grads, batch_stats, metrics = micro_step(batch_stats, part)
+        return (jax.tree.map(jnp.add, sums, (grads, metrics)), batch_stats), None
+
+    parts = jax.tree.map(lambda x: _interleaved(x, accumulate), batch)
+    first = jax.tree.map(lambda x: x[0], parts)
+    shapes = jax.eval_shape(micro_step, batch_stats, first)
+    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), (shapes[0], shapes[2]))
+    (sums, batch_stats), _ = jax.lax.scan(scan_body, (zeros, batch_stats), parts)
+    grads, metrics = sums
+    return grads, batch_stats, metrics
+
+
+def _interleaved(rows: jax.Array, parts: int) -> jax.Array:
+    """Returns `[parts, b / parts, ...]`: part p has every row r with r % parts == p.
+
+    So that a batch split over devices in contiguous blocks stays where it is: every
+    device has its share of every part.
+    """
+    return jnp.moveaxis(rows.reshape(-1, parts, *rows.shape[1:]), 1, 0)
+
+
 def train_step(
     state: TrainState,
     batch: dict[str, jax.Array],
@@ -77,6 +154,7 @@ def train_step(
     mean: float,
     scale: float,
     ema_decay: float,
+    accumulate: int = 1,
 ) -> tuple[TrainState, Metrics]:
     """Applies one update, or none where loss or gradient are not finite.
 
@@ -86,29 +164,21 @@ def train_step(
       model, tx: static; bound once by the caller.
       mean, scale: of the pixels, see `Preprocessing`.
       ema_decay: of the running average of the parameters, per update; 0 is off.
+      accumulate: micro-batches that the batch is computed in, see `gradients`.
 
     Returns the next state, and sums over the global batch (divide on the host):
     `loss_sum` in nats, `tokens`, `correct` (tokens whose likeliest class is right,
     teacher forced), `rows` (examples that count), `grad_norm` and `skipped`.
     """
-    inputs, targets = batch["tokens"][:, :-1], batch["tokens"][:, 1:]
-    image = normalise(batch["image"], mean=mean, scale=scale, dtype=model.dtype)
-
-    def loss_fn(params):
-        logits, updated = model.apply(
-            {"params": params, "batch_stats": state.batch_stats},
-            image,
-            batch["width"],
-            inputs,
-            train=True,
-            mutable=["batch_stats"],
-        )
-        loss_sum, tokens = token_cross_entropy(logits, targets, pad_id=model.pad_id)
-        hit = (jnp.argmax(logits, -1) == targets) & (targets != model.pad_id)
-        metrics = {"loss_sum": loss_sum, "tokens": tokens, "correct": hit.sum()}
-        return loss_sum / jnp.maximum(tokens, 1.0), (updated["batch_stats"], metrics)
-
-    grads, (batch_stats, metrics) = jax.grad(loss_fn, has_aux=True)(state.params)
+    grads, batch_stats, metrics = gradients(
+        state.params,
+        state.batch_stats,
+        batch,
+        model=model,
+        mean=mean,
+        scale=scale,
+        accumulate=accumulate,
+    )
     grad_norm = optax.tree.norm(grads)
     updates, opt_state = tx.update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)

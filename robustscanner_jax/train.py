@@ -1,39 +1,35 @@
 """Training: from a config to a run folder with checkpoints and an accuracy table."""
 
-import collections
 import dataclasses
 import functools
-import json
 import logging
-import platform
-import signal
 import time
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
-from ml_collections import ConfigDict
+import optax
 from tqdm import tqdm
 
 from robustscanner_jax import config as config_lib
-from robustscanner_jax import evaluate, partition
+from robustscanner_jax import distributed, evaluate, partition, run_folder
 from robustscanner_jax.charset import Charset
 from robustscanner_jax.checkpoint import Checkpoints, DataPosition
 from robustscanner_jax.data.pipeline import DEVICE_KEYS, training_batches
 from robustscanner_jax.data.rendered import open_named
-from robustscanner_jax.data.transforms import Problem
 from robustscanner_jax.metric_writer import MetricWriter
 from robustscanner_jax.models.robustscanner import RobustScanner
 from robustscanner_jax.optim import make_optimizer, make_schedule
 from robustscanner_jax.preprocessing import Preprocessing
 from robustscanner_jax.recognizer import Recognizer, compute_dtype
 from robustscanner_jax.steps import TrainState, create_state, train_step
+from robustscanner_jax.train_log import ExampleCounts, Interval
 from robustscanner_jax.weights import Weights, load_weights
 
 logger = logging.getLogger(__name__)
 
+EVALUATION_BATCH = 256
 # Examples seen before the share of unreadable ones means anything.
 MIN_EXAMPLES_FOR_SHARE = 1_000
 
@@ -50,23 +46,18 @@ class Preempted(Exception):
 class Setup:
     """What a config becomes: everything that stays the same during a run."""
 
-    config: ConfigDict
+    config: config_lib.Config
     workdir: Path
     charset: Charset
     rule: Preprocessing
     model: RobustScanner
-    schedule: Any
-    tx: Any
+    schedule: optax.Schedule
+    tx: optax.GradientTransformation
     mesh: jax.sharding.Mesh
-
-    def recognizer(self, state: TrainState) -> Recognizer:
-        """Returns a reader with the current variables, on this process's devices."""
-        variables = jax.tree.map(lambda x: x.addressable_data(0), state.variables)
-        weights = Weights(self.model, variables, self.charset, self.rule)
-        return Recognizer(weights, batch_size=256, dtype=str(self.model.dtype.name))
+    writes: bool  # whether this process writes files; one of all does
 
 
-def run(config: ConfigDict, workdir: Path) -> None:
+def run(config: config_lib.Config, workdir: Path) -> None:
     """Trains until `config.train.steps`, resuming where the run folder left off.
 
     Ends with the accuracy table of `config.data.evaluate`.
@@ -79,39 +70,41 @@ def run(config: ConfigDict, workdir: Path) -> None:
     config_lib.validate(config)
     setup = _set_up(config, workdir)
     store = workdir / "rendered" if config.data.store_rendered else None
-    benchmarks = [
-        (name, open_named(source, store=store))
-        for name, source in map(evaluate.parse_benchmark, config.data.evaluate)
-    ]
-    sources = [open_named(source, store=store) for source in config.data.train]
+    with distributed.first_process_first("rendered"):
+        benchmarks = [
+            (name, open_named(source, store=store))
+            for name, source in map(evaluate.parse_benchmark, config.data.evaluate)
+        ]
+        sources = [open_named(source, store=store) for source in config.data.train]
     checkpoints = Checkpoints(workdir, keep=config.train.keep)
-    state, position = _start(setup, checkpoints)
-    _describe(setup, state, sources)
     try:
-        with _Signals() as signals:
-            state = _train(setup, state, position, sources, benchmarks, checkpoints,
-                           signals)  # fmt: skip
+        state, position = _start(setup, checkpoints)
+        _describe(setup, state, sources)
+        with distributed.stop_signals() as signals:
+            state = _train(
+                setup, state, position, sources, benchmarks, checkpoints, signals
+            )
     finally:
         checkpoints.close()
-    if benchmarks:
-        evaluate.run(
-            setup.recognizer(state), benchmarks, protocol="36",
-            output=workdir if jax.process_index() == 0 else None,
-        )  # fmt: skip
+    _evaluate(setup, state, benchmarks)
+    distributed.wait_for_all("end")  # one process writes the results
 
 
-def _set_up(config: ConfigDict, workdir: Path) -> Setup:
+def _set_up(config: config_lib.Config, workdir: Path) -> Setup:
     train = config.train
     charset = config_lib.make_charset(config)
     mesh = partition.make_mesh()
-    partition.check_batch_size(config.data.batch_size, mesh)
+    partition.check_batch_size(
+        config.data.batch_size, mesh, accumulate=train.accumulate
+    )
     schedule = make_schedule(
         train.schedule,
         peak=train.peak_lr,
         steps=train.steps,
         warmup_steps=train.warmup_steps,
     )
-    _claim(workdir, config)
+    writes = jax.process_index() == 0
+    run_folder.claim(workdir, config, write=writes)
     return Setup(
         config=config,
         workdir=workdir,
@@ -125,27 +118,8 @@ def _set_up(config: ConfigDict, workdir: Path) -> Setup:
             schedule, clip_norm=train.clip_norm, weight_decay=train.weight_decay
         ),
         mesh=mesh,
+        writes=writes,
     )
-
-
-def _claim(workdir: Path, config: ConfigDict) -> None:
-    """Writes the config into the run folder, or checks it against the one there."""
-    path = workdir / "config.json"
-    if path.exists():
-        before = config_lib.from_json(path)
-        changed = config_lib.differences(before, config)
-        if changed:
-            raise ValueError(
-                f"{workdir} holds a run of another config ({'; '.join(changed)}); "
-                "use its config, or another --workdir"
-            )
-    if jax.process_index() == 0:
-        workdir.mkdir(parents=True, exist_ok=True)
-        config_lib.to_json(config, path)
-        names = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
-        versions = {name: metadata.version(name) for name in names}
-        versions["python"] = platform.python_version()
-        (workdir / "versions.json").write_text(json.dumps(versions, indent=2) + "\n")
 
 
 def _start(setup: Setup, checkpoints: Checkpoints) -> tuple[TrainState, DataPosition]:
@@ -159,47 +133,42 @@ def _start(setup: Setup, checkpoints: Checkpoints) -> tuple[TrainState, DataPosi
         ema=setup.config.train.ema_decay > 0,
     )
     if checkpoints.latest() is not None:
-        shapes = jax.tree.map(
-            lambda x: jax.ShapeDtypeStruct(
-                x.shape, x.dtype, sharding=partition.replicated(setup.mesh)
-            ),
-            jax.eval_shape(create),
-        )
-        state, position = checkpoints.restore(shapes)
+        like = partition.replicated_shapes(jax.eval_shape(create), setup.mesh)
+        state, position = checkpoints.restore(like)
         logger.info("resuming %s at step %d", setup.workdir, int(state.step))
         return state, position
     state = partition.place_state(create, setup.mesh)
     if setup.config.train.init_weights:
-        state = _initialise_from(setup, state)
-    return state, DataPosition(batches=0, problems={})
+        state = _with_weights(
+            setup, state, load_weights(setup.config.train.init_weights)
+        )
+    return state, DataPosition(batches=0, examples={})
 
 
-def _initialise_from(setup: Setup, state: TrainState) -> TrainState:
-    path = setup.config.train.init_weights
-    weights = load_weights(path)
+def _with_weights(setup: Setup, state: TrainState, weights: Weights) -> TrainState:
+    """Returns the state with variables of a weights file, for fine-tuning."""
     model = weights.model.clone(dtype=setup.model.dtype)
     if (model, weights.charset) != (setup.model, setup.charset):
         raise ValueError(
-            f"{path}: its network or charset is not the config's: "
-            f"{weights.model} against {setup.model}"
+            f"{setup.config.train.init_weights}: its network or charset is not the "
+            f"config's: expected {setup.model}, got {model}"
         )
-    placed = jax.device_put(weights.variables, partition.replicated(setup.mesh))
+    copy = partition.replicated(setup.mesh)
+    ema_params = weights.variables["params"] if state.ema_params else {}
     return state.replace(
-        params=placed["params"],
-        batch_stats=placed["batch_stats"],
-        ema_params=jax.tree.map(lambda x: x.copy(), placed["params"])
-        if state.ema_params
-        else {},
+        params=jax.device_put(weights.variables["params"], copy),
+        batch_stats=jax.device_put(weights.variables["batch_stats"], copy),
+        ema_params=jax.device_put(ema_params, copy),
     )
 
 
 def _describe(setup: Setup, state: TrainState, sources: list[Any]) -> None:
-    count = sum(x.size for x in jax.tree.leaves(state.params))
+    parameters = sum(x.size for x in jax.tree.leaves(state.params))
     logger.info(
         "%s: %s parameters, %s, batch %d on %d %s device(s); data: %s",
         setup.config.model.width,
-        f"{count:,}",
-        setup.model.dtype.name,
+        f"{parameters:,}",
+        np.dtype(setup.model.dtype).name,
         setup.config.data.batch_size,
         setup.mesh.size,
         jax.default_backend(),
@@ -214,186 +183,139 @@ def _train(
     sources: list[Any],
     benchmarks: list[tuple[str, Any]],
     checkpoints: Checkpoints,
-    signals: "_Signals",
+    signals: distributed.Stops,
 ) -> TrainState:
-    """Runs the updates that are left; saves, evaluates and logs on the way."""
-    config, train = setup.config, setup.config.train
+    """Runs the updates that are left; logs, saves and evaluates on the way."""
+    train = setup.config.train
     first, last = position.batches, train.steps
-    batches = training_batches(
-        sources,
-        config.data.weights,
-        charset=setup.charset,
-        rule=setup.rule,
-        max_len=setup.model.max_len,
-        augment_strength=config.data.augment,
-        batch_size=config.data.batch_size,
-        seed=config.seed,
-        num_workers=config.data.num_workers,
-        start=first,
-        process_index=jax.process_index(),
-        process_count=jax.process_count(),
-    )
-    step_fn = partition.jit_step(
-        functools.partial(
-            train_step,
-            model=setup.model,
-            tx=setup.tx,
-            mean=setup.rule.mean,
-            scale=setup.rule.scale,
-            ema_decay=train.ema_decay,
-        ),
-        setup.mesh,
-    )
-    iterator = iter(batches) if first < last else iter(())
-    interval = _Interval(collections.Counter(position.problems))
-    writer = MetricWriter(setup.workdir)
-    with tqdm(
-        total=last, initial=first, desc="train", unit="step", disable=None
-    ) as progress:
+    step_fn = _compile_step(setup)
+    batches = iter(_batches(setup, sources, start=first)) if first < last else iter(())
+    examples, interval = ExampleCounts(position.examples), Interval()
+    writer = MetricWriter(setup.workdir, enabled=setup.writes)
+    progress = tqdm(total=last, initial=first, desc="train", unit="step", disable=None)
+    with writer, progress:
         for step in range(first + 1, last + 1):
-            waited = time.perf_counter()
-            batch = next(iterator)
-            interval.waited += time.perf_counter() - waited
-            interval.problems.update(batch["problem"].tolist())
-            device_batch = partition.put_batch(batch, DEVICE_KEYS, setup.mesh)
-            state, metrics = step_fn(state, device_batch)
+            asked = time.perf_counter()
+            batch = next(batches)
+            interval.waited += time.perf_counter() - asked
+            examples.add(batch["problem"])
+            state, metrics = step_fn(
+                state, partition.put_batch(batch, DEVICE_KEYS, setup.mesh)
+            )
             interval.metrics.append(metrics)
             progress.update()
+            stop = distributed.stops(signals.received, step)
             if step % train.log_every == 0 or step == last:
-                _log(setup, writer, step, interval, progress)
-                _check(setup, state, interval)
-            if step % train.save_every == 0 or step == last or signals.received:
-                checkpoints.save(state, interval.position(step))
-            if signals.received:
+                everywhere = examples.everywhere()
+                _log(setup, writer, step, interval, everywhere, progress)
+                _check(setup, state, everywhere)
+                interval = Interval()
+            if step % train.save_every == 0 or step == last or stop:
+                seen = examples.everywhere().named()
+                checkpoints.save(state, DataPosition(step, seen))
+            if stop:
                 checkpoints.wait()
                 raise Preempted(f"saved step {step} in {setup.workdir}")
-            if benchmarks and step % train.evaluate_every == 0 and step != last:
-                _evaluate(setup, state, benchmarks, writer, step)
-                interval.restart()
-    writer.close()
+            if step % train.evaluate_every == 0 and step != last:
+                for result in _evaluate(setup, state, benchmarks):
+                    score = result.score
+                    writer.write(step, **{f"accuracy/{score.name}": score.accuracy})
+                interval = Interval()
     return state
 
 
-class _Interval:
-    """What happened since the last line of the log."""
+def _compile_step(setup: Setup) -> Any:
+    step = functools.partial(
+        train_step,
+        model=setup.model,
+        tx=setup.tx,
+        mean=setup.rule.mean,
+        scale=setup.rule.scale,
+        ema_decay=setup.config.train.ema_decay,
+        accumulate=setup.config.train.accumulate,
+    )
+    return partition.jit_step(step, setup.mesh)
 
-    def __init__(self, problems: collections.Counter):
-        names = {problem.name.lower(): problem.value for problem in Problem}
-        self.problems = collections.Counter(
-            {names[name]: count for name, count in problems.items()}
-        )
-        self.restart()
 
-    def restart(self) -> None:
-        self.metrics: list[dict[str, jax.Array]] = []
-        self.waited = 0.0
-        self.start = time.perf_counter()
-
-    def position(self, batches: int) -> DataPosition:
-        return DataPosition(batches, self.named_problems())
-
-    def named_problems(self) -> dict[str, int]:
-        """Examples by the name of what is wrong with them; "none" for the good."""
-        return {Problem(k).name.lower(): n for k, n in sorted(self.problems.items())}
+def _batches(setup: Setup, sources: list[Any], *, start: int) -> Any:
+    data = setup.config.data
+    return training_batches(
+        sources,
+        data.weights,
+        charset=setup.charset,
+        rule=setup.rule,
+        max_len=setup.model.max_len,
+        augment_strength=data.augment,
+        variants=data.variants,
+        batch_size=data.batch_size,
+        seed=setup.config.seed,
+        num_workers=data.num_workers,
+        start=start,
+        process_index=jax.process_index(),
+        process_count=jax.process_count(),
+    )
 
 
 def _log(
-    setup: Setup, writer: MetricWriter, step: int, interval: _Interval, progress: tqdm
+    setup: Setup,
+    writer: MetricWriter,
+    step: int,
+    interval: Interval,
+    examples: ExampleCounts,
+    progress: tqdm,
 ) -> None:
-    """Writes the means of the interval and starts the next one."""
-    fetched = jax.device_get(interval.metrics)
-    seconds = time.perf_counter() - interval.start
-    total = {k: float(np.sum([m[k] for m in fetched])) for k in fetched[0]}
-    values = {
-        "loss": total["loss_sum"] / max(total["tokens"], 1.0),
-        "token_accuracy": total["correct"] / max(total["tokens"], 1.0),
-        "grad_norm": total["grad_norm"] / len(fetched),
-        "learning_rate": float(setup.schedule(step - 1)),
-        "images_per_second": len(fetched) * setup.config.data.batch_size / seconds,
-        "data_wait_share": interval.waited / seconds,
-        "skipped_updates": total["skipped"],
-        "examples": total["rows"],
-    }
-    problems = interval.named_problems()
-    values |= {f"left_out/{k}": n for k, n in problems.items() if k != "none"}
-    if jax.process_index() == 0:
-        writer.write(step, **values)
-    progress.set_postfix_str(
-        f"loss {values['loss']:.3f}, tokens right {values['token_accuracy']:.1%}, "
-        f"{values['images_per_second']:.0f} img/s"
+    values = interval.summary(batch_size=setup.config.data.batch_size)
+    values["learning_rate"] = float(np.asarray(setup.schedule(step - 1)))
+    values |= {f"left_out/{name}": n for name, n in examples.left_out().items()}
+    writer.write(step, **values)
+    line = (
+        f"loss {values['loss']:.4f}, tokens right {values['token_accuracy']:.1%}, "
+        f"{values['images_per_second']:.0f} img/s, "
+        f"waiting for data {values['data_wait_share']:.0%}"
     )
-    if progress.disable:
-        logger.info(
-            "step %d: loss %.4f, tokens right %.1f %%, %.0f img/s, waited %.0f %%",
-            step,
-            values["loss"],
-            100 * values["token_accuracy"],
-            values["images_per_second"],
-            100 * values["data_wait_share"],
-        )
-    interval.restart()
-    interval.examples = total["rows"]
+    progress.set_postfix_str(line)
+    if progress.disable and setup.writes:
+        logger.info("step %d: %s", step, line)
 
 
-def _check(setup: Setup, state: TrainState, interval: _Interval) -> None:
+def _check(setup: Setup, state: TrainState, examples: ExampleCounts) -> None:
     """Raises `TrainingStopped` where going on would hide that something is wrong."""
-    problems = interval.named_problems()
-    seen = sum(problems.values())
-    left_out = {k: n for k, n in problems.items() if k != "none"}
-    if not problems.get("none"):
-        raise TrainingStopped(f"all {seen} examples were left out: {left_out}")
-    unreadable = problems.get("unreadable", 0)
-    limit = setup.config.data.max_bad_share
-    if seen >= MIN_EXAMPLES_FOR_SHARE and unreadable > limit * seen:
+    if not examples.good:
         raise TrainingStopped(
-            f"{unreadable} of {seen} examples are unreadable, more than "
-            f"config.data.max_bad_share={limit:.1%}; the log names them"
+            f"all {examples.total} examples were left out: {examples.left_out()}"
+        )
+    limit = setup.config.data.max_bad_share
+    many = examples.total >= MIN_EXAMPLES_FOR_SHARE
+    if many and examples.unreadable > limit * examples.total:
+        raise TrainingStopped(
+            f"{examples.unreadable} of {examples.total} examples are unreadable, more "
+            f"than config.data.max_bad_share={limit:.1%}; the log names them"
         )
     skipped = int(state.skipped_in_row)
     if skipped >= setup.config.train.max_skipped:
         raise TrainingStopped(
             f"loss or gradient were not finite in {skipped} updates in a row; "
-            "lower config.train.peak_lr or look at the data"
+            "lower config.train.peak_lr, or look at the data"
         )
 
 
 def _evaluate(
-    setup: Setup,
-    state: TrainState,
-    benchmarks: list[tuple[str, Any]],
-    writer: MetricWriter,
-    step: int,
-) -> None:
-    results = evaluate.run(
-        setup.recognizer(state),
-        benchmarks,
-        protocol="36",
-        output=setup.workdir if jax.process_index() == 0 else None,
+    setup: Setup, state: TrainState, benchmarks: list[tuple[str, Any]]
+) -> list[evaluate.BenchmarkResult]:
+    """Reads the benchmarks with the current variables, on this process's devices."""
+    if not benchmarks:
+        return []
+    variables = jax.tree.map(lambda x: x.addressable_data(0), state.variables)
+    weights = Weights(setup.model, variables, setup.charset, setup.rule)
+    recognizer = Recognizer(
+        weights, batch_size=EVALUATION_BATCH, dtype=np.dtype(setup.model.dtype).name
     )
-    if jax.process_index() == 0:
-        writer.write(
-            step, **{f"accuracy/{r.score.name}": r.score.accuracy for r in results}
-        )
-
-
-class _Signals:
-    """Notices SIGTERM and Ctrl-C; the loop saves and leaves after the running step."""
-
-    def __enter__(self) -> "_Signals":
-        self.received = False
-        self._before = {
-            number: signal.signal(number, self._note)
-            for number in (signal.SIGTERM, signal.SIGINT)
-        }
-        return self
-
-    def _note(self, number: int, frame: Any) -> None:
-        del frame
-        logger.warning("%s: saving, then leaving", signal.Signals(number).name)
-        self.received = True
-        # A second signal ends the process at once.
-        signal.signal(number, self._before[signal.Signals(number)])
-
-    def __exit__(self, *exception: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
+    # Case-insensitive letters and digits, as published; a charset without any is exact.
+    alphanumeric = any(c.isascii() and c.isalnum() for c in setup.charset.characters)
+    protocol = "36" if alphanumeric else "exact"
+    if not setup.writes:  # the same results, in the same time, without a table
+        return [
+            evaluate.read_benchmark(recognizer, name, source, protocol=protocol)
+            for name, source in benchmarks
+        ]
+    return evaluate.run(recognizer, benchmarks, protocol=protocol, output=setup.workdir)

@@ -9,9 +9,9 @@ import dataclasses
 import functools
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import flax.linen as nn
 import jax
@@ -63,9 +63,13 @@ def unflatten(leaves: Mapping[str, Any]) -> dict[str, Any]:
     return traverse_util.unflatten_dict(dict(leaves), sep="/")
 
 
-@functools.lru_cache(maxsize=16)
 def expected_shapes(model: RobustScanner) -> dict[str, tuple[int, ...]]:
     """Returns the shape of each variable of the model by its path; computes nothing."""
+    return _expected_shapes(cast(Hashable, model))
+
+
+@functools.lru_cache(maxsize=16)
+def _expected_shapes(model: Any) -> dict[str, tuple[int, ...]]:
     tree = jax.eval_shape(
         functools.partial(model.init, train=False),
         jax.random.key(0),

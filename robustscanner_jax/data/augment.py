@@ -16,9 +16,9 @@ Image = UInt8[np.ndarray, "h w 3"]
 def warp_perspective(rng: np.random.Generator, image: Image) -> Image:
     """Moves the corners by up to 10 % of the height."""
     height, width = image.shape[:2]
-    corners = np.float32([[0, 0], [width, 0], [width, height], [0, height]])
-    moved = corners + rng.uniform(-0.1, 0.1, (4, 2)).astype(np.float32) * height
-    matrix = cv2.getPerspectiveTransform(corners, moved.astype(np.float32))
+    corners = np.array([[0, 0], [width, 0], [width, height], [0, height]], np.float32)
+    moved = corners + (rng.uniform(-0.1, 0.1, (4, 2)) * height).astype(np.float32)
+    matrix = cv2.getPerspectiveTransform(corners, moved)
     return cv2.warpPerspective(
         image, matrix, (width, height), borderMode=cv2.BORDER_REPLICATE
     )
@@ -72,8 +72,13 @@ def invert(rng: np.random.Generator, image: Image) -> Image:
 def compress(rng: np.random.Generator, image: Image) -> Image:
     """Passes through JPEG of quality 25 to 90."""
     quality = [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(25, 91))]
-    return cv2.imdecode(cv2.imencode(".jpg", image, quality)[1], cv2.IMREAD_COLOR)
+    encoded = cv2.imencode(".jpg", image, quality)[1]
+    return np.asarray(cv2.imdecode(encoded, cv2.IMREAD_COLOR))
 
+
+# Taller crops are scaled down first: the network sees less, and distorting costs by the
+# pixel.
+MAX_HEIGHT = 64
 
 # In the order in which a camera would: geometry, optics, sensor, file. The number is
 # the probability at full strength.
@@ -97,8 +102,12 @@ def augment(rng: np.random.Generator, image: Image, strength: float) -> Image:
     drawn = rng.random(len(DISTORTIONS)) < strength * np.array(
         [probability for _, probability in DISTORTIONS]
     )
-    if min(image.shape[:2]) < 8:
+    height, width = image.shape[:2]
+    if min(height, width) < 8 or not drawn.any():
         return image
+    if height > MAX_HEIGHT:
+        size = max(8, round(width * MAX_HEIGHT / height)), MAX_HEIGHT
+        image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
     for (distort, _), chosen in zip(DISTORTIONS, drawn, strict=True):
         if chosen:
             image = distort(rng, image)

@@ -12,11 +12,16 @@ The batch is the contract between data and network; `fake_batch` makes one:
 No JAX in here: this runs in worker processes.
 """
 
+import os
+import signal
+import threading
+import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import grain
 import numpy as np
+from absl import flags
 
 from robustscanner_jax.charset import Charset
 from robustscanner_jax.data.transforms import Element, Guarded, Prepare, pixels_of
@@ -35,6 +40,7 @@ def training_batches(
     max_len: int,
     augment_strength: float,
     batch_size: int,
+    variants: int = 1,
     seed: int,
     num_workers: int,
     start: int = 0,
@@ -52,6 +58,7 @@ def training_batches(
       weights: share of each source in the mixture; need not sum to 1.
       charset, rule, max_len, augment_strength: see `transforms.Prepare`.
       batch_size: rows over all processes.
+      variants: rows made of each example, differing in augmentation.
       seed: of order and augmentation.
       num_workers: processes that prepare batches; 0 prepares in threads of this one.
       start: batches to leave out; batch k is the same whatever `start` is, so a run
@@ -70,9 +77,10 @@ def training_batches(
     for source in sources:
         if len(source) == 0:
             raise ValueError(f"source {source.name}: expected examples, it has none")
-    if batch_size % process_count:
+    if batch_size % (process_count * variants):
         raise ValueError(
-            f"batch_size {batch_size} cannot be split over {process_count} processes"
+            f"batch_size {batch_size} cannot be split over {process_count} processes "
+            f"with {variants} variants an example"
         )
     mixed = grain.MapDataset.mix(
         [
@@ -84,23 +92,47 @@ def training_batches(
         ],
         weights=list(weights),
     )
-    prepare = Prepare(charset, rule, max_len, augment_strength)
+    prepare = Prepare(charset, rule, max_len, augment_strength, variants)
     # Before the split over processes, so that the augmentation of an example does not
     # depend on their number.
-    rows = mixed.seed(seed).random_map(prepare)
-    rows = rows[process_index::process_count]
+    examples = mixed.seed(seed).random_map(prepare)
+    examples = examples[process_index::process_count]
     # Batching before `to_iter_dataset` makes a batch one element for the workers: the
     # order does not depend on how many there are.
-    batches = rows.batch(batch_size // process_count, batch_fn=stack_rows)[start:]
+    batches = examples.batch(
+        batch_size // (process_count * variants), batch_fn=_stack_examples
+    )[start:]
     if num_workers == 0:
         return batches.to_iter_dataset(
             grain.ReadOptions(num_threads=2, prefetch_buffer_size=4)
         )
+    if not flags.FLAGS.is_parsed():
+        flags.FLAGS.mark_as_parsed()  # grain reads flags; in a notebook nobody parses
     return batches.to_iter_dataset(
         grain.ReadOptions(num_threads=1, prefetch_buffer_size=2)
     ).mp_prefetch(
-        grain.MultiprocessingOptions(num_workers=num_workers, per_worker_buffer_size=2)
+        grain.MultiprocessingOptions(num_workers=num_workers, per_worker_buffer_size=2),
+        worker_init_fn=_live_as_long_as_the_parent,
     )
+
+
+def _live_as_long_as_the_parent(worker: int, workers: int) -> None:
+    """Prepares a worker process: it neither leaves earlier than its parent nor later.
+
+    Not earlier, where Ctrl-C or a scheduler signals the whole group: the parent needs
+    its batches to come to the step that it saves. Not later, where that is killed.
+    """
+    del worker, workers
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def evaluation_batches(
@@ -151,8 +183,9 @@ def _evaluation_batch(
     return batch, elements
 
 
-def stack_rows(rows: Sequence[Element]) -> Batch:
+def _stack_examples(examples: Sequence[list[Element]]) -> Batch:
     """Returns one array a key, rows first."""
+    rows = [row for variants in examples for row in variants]
     return {key: np.stack([row[key] for row in rows]) for key in rows[0]}
 
 

@@ -4,6 +4,7 @@ Either drawn on the fly, or written to ArrayRecord once and read from there.
 """
 
 import dataclasses
+import sys
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl
@@ -85,7 +86,7 @@ class RenderedSpec:
             seed=self.seed,
             preset=self.preset,
             split=self.split,
-            progress=True,
+            progress=sys.stderr.isatty(),
         )
         return output
 

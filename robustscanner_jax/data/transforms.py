@@ -2,6 +2,7 @@
 
 import dataclasses
 import enum
+import functools
 import logging
 from typing import Any
 
@@ -15,6 +16,10 @@ from robustscanner_jax.data.images import decode_image
 from robustscanner_jax.preprocessing import Preprocessing, resize_and_pad
 
 logger = logging.getLogger(__name__)
+
+# Examples named in the log, of each problem and worker process: enough to find the
+# cause, and not a line for each of a million labels with a pound sign.
+MAX_REPORTED = 10
 
 Element = dict[str, Any]
 
@@ -33,6 +38,9 @@ class Problem(enum.IntEnum):
 class Prepare:
     """Decodes, augments, resizes and tokenises one element; never raises for bad data.
 
+    Returns one row, or several that differ in their augmentation: where decoding or
+    rendering is slower than the device, `variants` of an example feed it.
+
     Reads `id`, `text` and `image` (encoded bytes, or BGR pixels `[h, w, 3]` uint8), or
     `error`, where the source failed. Writes `id`, `image` `[height, max_width, 3]`
     uint8, `width` int32 (content pixels), `tokens` `[max_len + 1]` int32, `weight`
@@ -45,27 +53,38 @@ class Prepare:
     rule: Preprocessing
     max_len: int
     augment_strength: float = 0.0
+    variants: int = 1
 
-    def __call__(self, element: Element, rng: np.random.Generator) -> Element:
-        """Returns the row; `rng` drives the augmentation."""
+    def __call__(self, element: Element, rng: np.random.Generator) -> list[Element]:
+        """Returns `variants` rows; `rng` drives the augmentation."""
         cv2.setNumThreads(1)  # a worker process an image, not a thread pool an image
         try:
             problem, reason = self._label_problem(element)
             if problem is Problem.NONE:
                 image = pixels_of(element)
-                if self.augment_strength:
-                    image = augment(rng, image, self.augment_strength)
-                pixels, width = resize_and_pad(image, self.rule)
                 tokens = self.charset.to_tokens(element["text"], self.max_len)
-                return self._row(element, pixels, width, tokens, problem)
+                return [
+                    self._row(element, *self._distorted(rng, image), tokens, problem)
+                    for _ in range(self.variants)
+                ]
         except ValueError as error:
             problem, reason = Problem.UNREADABLE, str(error)
-        logger.warning("record %s left out: %s", element.get("id", "?"), reason)
+        except cv2.error as error:  # such as a strip of more than 65,500 columns
+            problem, reason = Problem.UNREADABLE, f"OpenCV refuses it ({error.err})"
+        _report(problem, element.get("id", "?"), reason)
         size = (self.rule.height, self.rule.max_width, 3)
         tokens = [self.charset.pad_id] * (self.max_len + 1)
-        return self._row(
+        filler = self._row(
             element, np.zeros(size, np.uint8), self.rule.min_width, tokens, problem
         )
+        return [filler] * self.variants
+
+    def _distorted(
+        self, rng: np.random.Generator, image: np.ndarray
+    ) -> tuple[np.ndarray, int]:
+        if self.augment_strength:
+            image = augment(rng, image, self.augment_strength)
+        return resize_and_pad(image, self.rule)
 
     def _label_problem(self, element: Element) -> tuple[Problem, str]:
         text = element.get("text", "")
@@ -93,6 +112,20 @@ class Prepare:
             "weight": np.float32(problem is Problem.NONE),
             "problem": np.int8(problem),
         }
+
+
+@functools.lru_cache(maxsize=len(Problem))
+def _reported(problem: Problem) -> list[str]:
+    return []
+
+
+def _report(problem: Problem, name: str, reason: str) -> None:
+    """Names the first examples with each problem; all are counted in the batches."""
+    names = _reported(problem)
+    if len(names) < MAX_REPORTED:
+        names.append(name)
+        last = "; further ones are only counted" * (len(names) == MAX_REPORTED)
+        logger.warning("record %s left out: %s%s", name, reason, last)
 
 
 def pixels_of(element: Element) -> np.ndarray:

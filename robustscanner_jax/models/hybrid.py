@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, DTypeLike, Float, Int
 
-from robustscanner_jax.models.recurrent import Carry, StackedLSTM
+from robustscanner_jax.models.recurrent import BatchSize, Carry, StackedLSTM
 
 
 def embedding_init(pad_id: int):
@@ -47,7 +47,7 @@ class HybridBranch(nn.Module):
         is_pad = (tokens == self.pad_id)[..., None]
         return jnp.where(is_pad, jax.lax.stop_gradient(rows), rows)
 
-    def initial_carry(self, b: int) -> Carry:
+    def initial_carry(self, b: BatchSize) -> Carry:
         """Returns the state before the first character."""
         return self.lstm.initial_carry(b)
 

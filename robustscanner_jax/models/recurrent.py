@@ -1,6 +1,6 @@
 """A stack of LSTM layers: over a whole sequence, and one step with a carried state."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -16,6 +16,8 @@ class Cell(NamedTuple):
 
 
 Carry = tuple[Cell, ...]  # one cell a layer, the lowest first
+# An int, or a symbol while a graph for any size is exported; JAX has no public type.
+BatchSize = Any
 
 
 class Weights(NamedTuple):
@@ -59,7 +61,7 @@ class StackedLSTM(nn.Module):
     num_layers: int = 2
     dtype: DTypeLike = jnp.float32
 
-    def initial_carry(self, b: int) -> Carry:
+    def initial_carry(self, b: BatchSize) -> Carry:
         """Returns the zero state for `b` sequences."""
         zeros = jnp.zeros((b, self.width), jnp.float32)
         return (Cell(zeros, zeros),) * self.num_layers
@@ -74,7 +76,7 @@ class StackedLSTM(nn.Module):
         stack = []
         for layer in range(self.num_layers):
             inputs = features if layer == 0 else self.width
-            shapes = Weights(
+            shapes = (
                 (inputs, 4 * self.width),
                 (self.width, 4 * self.width),
                 (4 * self.width,),

@@ -38,10 +38,11 @@ def max_pool_ceil(
     x: Float[Array, "b h w c"], window: tuple[int, int]
 ) -> Float[Array, "b h2 w2 c"]:
     """Returns the maximum of each window; a partial window at the edge counts."""
-    missing = [
-        (0, -size % step) for size, step in zip(x.shape[1:3], window, strict=True)
-    ]
-    return nn.max_pool(x, window, strides=window, padding=missing)
+    rows, columns = (
+        -size % step for size, step in zip(x.shape[1:3], window, strict=True)
+    )
+    x = jnp.pad(x, ((0, 0), (0, rows), (0, columns), (0, 0)), constant_values=-jnp.inf)
+    return nn.max_pool(x, window, strides=window)
 
 
 class ConvNorm(nn.Module):

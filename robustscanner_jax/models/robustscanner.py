@@ -19,7 +19,7 @@ from robustscanner_jax.models.attention import (
 from robustscanner_jax.models.fusion import DynamicFusion
 from robustscanner_jax.models.hybrid import HybridBranch
 from robustscanner_jax.models.position import PositionBranch
-from robustscanner_jax.models.recurrent import Carry
+from robustscanner_jax.models.recurrent import BatchSize, Carry
 from robustscanner_jax.models.resnet31 import ResNet31
 
 # Factor on the backbone's channels. The decoder's 128 channels stay: they cost little,
@@ -37,12 +37,11 @@ class Encoded(NamedTuple):
 
 
 class Explanation(NamedTuple):
-    """Where the network looked, per step; for pictures."""
+    """Where the network looked at each step, and which branch counted; for pictures."""
 
-    hybrid_attention: Float[Array, "b t s"]
-    position_attention: Float[Array, "b t s"]
-    # Share of the position glimpse in the fused features, in [0, 1].
-    position_share: Float[Array, "b t"]
+    hybrid_attention: Float[Array, "b t h w"]
+    position_attention: Float[Array, "b t h w"]
+    position_share: Float[Array, "b t"]  # see DynamicFusion.position_share
 
 
 class RobustScanner(nn.Module):
@@ -88,16 +87,25 @@ class RobustScanner(nn.Module):
         self.fusion = DynamicFusion(self.dtype)
         self.classifier = nn.Dense(self.num_classes, dtype=self.dtype)
 
-    def _maps(self, image, width, *, train: bool):
-        """Returns values, keys `[b, h, w, c]` and the flags of their valid cells."""
+    def _encode(
+        self, image: Float[Array, "b h w 3"], width: Real[Array, "b"], *, train: bool
+    ) -> tuple[Encoded, Float[Array, "b t s"], tuple[int, int]]:
+        """Returns the encoded images, the position attention, and the map's size."""
         values = self.backbone(image, train=train)
+        b, h, w, v = values.shape
         valid = valid_cells(
             width,
             image_width=image.shape[2],
-            map_size=values.shape[1:3],
+            map_size=(h, w),
             rounding=self.mask_rounding,
         )
-        return values, self.reduction(values), valid
+        keys = self.reduction(values)
+        queries, position_keys = self.position(keys, self.max_len)
+        values = values.reshape(b, h * w, v)
+        weights = attention_weights(queries, position_keys.reshape(b, h * w, -1), valid)
+        glimpses = read_glimpses(weights, values)
+        encoded = Encoded(keys.reshape(b, h * w, -1), values, valid, glimpses)
+        return encoded, weights, (h, w)
 
     def encode(
         self, image: Float[Array, "b h w 3"], width: Real[Array, "b"], *, train: bool
@@ -109,14 +117,7 @@ class RobustScanner(nn.Module):
           width: content width in pixels; what lies right of it is padding.
           train: whether batch norm uses and updates the batch's statistics.
         """
-        values, keys, valid = self._maps(image, width, train=train)
-        queries, position_keys = self.position(keys, self.max_len)
-        b, h, w, v = values.shape
-        values = values.reshape(b, h * w, v)
-        weights = attention_weights(queries, position_keys.reshape(b, h * w, -1), valid)
-        return Encoded(
-            keys.reshape(b, h * w, -1), values, valid, read_glimpses(weights, values)
-        )
+        return self._encode(image, width, train=train)[0]
 
     def _glimpse(self, encoded: Encoded, query: Float[Array, "b t d"]):
         weights = attention_weights(
@@ -153,12 +154,18 @@ class RobustScanner(nn.Module):
         t = tokens.shape[1]
         if t > self.max_len:
             raise ValueError(f"expected at most {self.max_len} steps, got {t} tokens")
-        encoded = self.encode(image, width, train=train)
+        return self.decode_forced(self.encode(image, width, train=train), tokens)
+
+    def decode_forced(
+        self, encoded: Encoded, tokens: Int[Array, "b t"]
+    ) -> Float[Array, "b t k"]:
+        """Returns float32 logits of every step for known previous characters."""
         hybrid_glimpses, _ = self._glimpse(encoded, self.hybrid(tokens))
-        fused = self._fuse(hybrid_glimpses, encoded.position_glimpses[:, :t])
+        position_glimpses = encoded.position_glimpses[:, : tokens.shape[1]]
+        fused = self._fuse(hybrid_glimpses, position_glimpses)
         return self.classifier(fused).astype(jnp.float32)
 
-    def initial_carry(self, b: int) -> Carry:
+    def initial_carry(self, b: BatchSize) -> Carry:
         """Returns the decoder's state before the first character."""
         return self.hybrid.initial_carry(b)
 
@@ -175,3 +182,27 @@ class RobustScanner(nn.Module):
         position_glimpse = jnp.take(encoded.position_glimpses, index, axis=1)
         fused = self._fuse(hybrid_glimpse, position_glimpse[:, None, :])
         return carry, self.classifier(fused)[:, 0].astype(jnp.float32)
+
+    def explain(
+        self,
+        image: Float[Array, "b h w 3"],
+        width: Real[Array, "b"],
+        tokens: Int[Array, "b t"],
+    ) -> Explanation:
+        """Returns where both branches look and which one counts, for given tokens.
+
+        Args:
+          image: normalised pixels.
+          width: content width in pixels.
+          tokens: the previous character of each step; the first is the start token.
+        """
+        t = tokens.shape[1]
+        encoded, position_weights, size = self._encode(image, width, train=False)
+        hybrid, hybrid_weights = self._glimpse(encoded, self.hybrid(tokens))
+        position = encoded.position_glimpses[:, :t]
+        shape = (image.shape[0], t, *size)
+        return Explanation(
+            hybrid_weights.reshape(shape),
+            position_weights[:, :t].reshape(shape),
+            self.fusion.position_share(hybrid, position),
+        )

@@ -113,8 +113,9 @@ def _shape_problem(entry: Entry, shape: tuple[int, ...], expected: tuple[int, ..
     text = f"{entry.name}: expected shape {list(expected)}, got {list(shape)}"
     if len(shape) > 1 and sorted(shape) == sorted(expected):
         text += ", transposed"
-    elif entry.path == POSITIONS and shape[1:] == expected[1:]:
-        text += f": {shape[0] - 1} decoding steps, pass max_len={shape[0] - 1}"
+    elif entry.path == POSITIONS and len(shape) == 2 and shape[1] == expected[1]:
+        steps = shape[0] - 1
+        text += f": {steps} decoding steps, pass max_len={steps}"
     return text
 
 
@@ -130,9 +131,10 @@ def _check_arrays(
     shapes = expected_shapes(model)
     by_path = {entry.path: entry for entry in entries(source.dialect)}
     sized: set[str] = set()  # paths whose size depends on the dictionary, if it is off
-    sizes = [np.shape(state.get(by_path[p].name)) for p in (EMBEDDING, CLASSIFIER[1])]
-    if all(sizes) and len(sizes[0]) == 2 and sizes[0][1] == model.decoder_width:
-        off = _check_dictionary(source, charset, sizes[0][0], sizes[1][0])
+    rows = np.asarray(state.get(by_path[EMBEDDING].name, 0))
+    bias = np.asarray(state.get(by_path[CLASSIFIER[1]].name, 0))
+    if (rows.ndim, bias.ndim) == (2, 1) and rows.shape[1] == model.decoder_width:
+        off = _check_dictionary(source, charset, len(rows), len(bias))
         findings.problems += off
         sized = {EMBEDDING, *CLASSIFIER} if off else sized
     for path, entry in by_path.items():
@@ -156,7 +158,11 @@ def _check_arrays(
         else:
             ours[path] = np.array(entry.to_ours(array), np.float32, order="C")
             findings.consumed += 1
-            if entry.alias in state and not np.array_equal(state[entry.alias], array):
+            if (
+                entry.alias
+                and entry.alias in state
+                and not np.array_equal(state[entry.alias], array)
+            ):
                 findings.problems.append(
                     f"{entry.alias}: differs from {entry.name}, of which it is a copy"
                 )

@@ -7,6 +7,7 @@ numpy arrays and plain containers and refuses the rest.
 
 import collections
 import pickle
+import re
 import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -50,7 +51,7 @@ def _reconstruct(kind: type, shape: Any, code: Any) -> np.ndarray:
     return np.ndarray((0,), np.int8)  # its contents follow
 
 
-def _frombuffer(buffer: Any, dtype: np.dtype, shape: Any, order: str) -> np.ndarray:
+def _frombuffer(buffer: Any, dtype: np.dtype, shape: Any, order: Any) -> np.ndarray:
     return np.frombuffer(buffer, dtype).reshape(shape, order=order)
 
 
@@ -107,13 +108,22 @@ def _to_numpy(tensor: Any) -> np.ndarray:
 
 def _read_torch(path: Path) -> Checkpoint:
     try:
-        import torch
+        import torch  # pyright: ignore[reportMissingImports]  # optional
     except ImportError as error:
         raise CheckpointError(
             f"checkpoint {path}: reading a .pth file needs PyTorch, and it is not "
             "installed: pip install torch"
         ) from error
-    content = torch.load(path, map_location="cpu", weights_only=True)
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        # torch's own text goes on for a page, and advises to trust the file.
+        if wanted := re.search(r"GLOBAL (\S+)", str(error)):
+            raise pickle.UnpicklingError(
+                f"it wants {wanted[1]}, which is no tensor; nothing in it was "
+                "executed. Save its 'state_dict' alone, where it was made"
+            ) from error
+        raise
     if not isinstance(content, Mapping):
         raise pickle.UnpicklingError(f"it holds a {type(content).__name__}, no tensors")
     notes = []
@@ -187,7 +197,7 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
         raise CheckpointError(f"checkpoint {path}: damaged ({error})") from error
     # Damaged pickles fail anywhere: a wrong opcode, a wrong length, a wrong type.
     except Exception as error:
-        reason = str(error).partition("\n")[0] or type(error).__name__
+        reason = re.split(r"\n|\. ", str(error))[0] or type(error).__name__
         raise CheckpointError(
             f"checkpoint {path}: damaged or cut short ({reason})"
         ) from error

@@ -21,7 +21,7 @@ TO_PUBLISHED: dict[Layout, tuple[int, ...]] = {
     "conv": (3, 2, 0, 1),
 }
 LSTM_LAYERS = (0, 1)
-LSTM_TENSORS = (
+LSTM_TENSORS: tuple[tuple[str, str, Layout], ...] = (
     ("input_kernel", "weight_ih", "transposed"),
     ("recurrent_kernel", "weight_hh", "transposed"),
     ("input_bias", "bias_ih", "same"),

@@ -1,0 +1,89 @@
+"""Weights from wherever they are: a file, a run folder, or what ships."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from robustscanner_jax import config as config_lib
+from robustscanner_jax import run_folder
+from robustscanner_jax.checkpoint import restore_variables
+from robustscanner_jax.weights import Weights, expected_shapes, load_weights, unflatten
+
+# Beside the package in a clone, inside it in an installed wheel.
+SHIPPED_WEIGHTS = tuple(
+    folder / "small.safetensors"
+    for folder in (
+        Path(__file__).parent.parent / "weights",
+        Path(__file__).parent / "shipped",
+    )
+)
+
+
+def open_weights(path: str | Path | None = None) -> Weights:
+    """Reads a weights file, the newest checkpoint of a run folder, or what ships.
+
+    Raises:
+      ValueError: what `path` names is none of them.
+    """
+    if path is None:
+        found = [shipped for shipped in SHIPPED_WEIGHTS if shipped.is_file()]
+        if not found:
+            raise ValueError(
+                f"{SHIPPED_WEIGHTS[0]}: not found, this installation has no weights; "
+                "name a weights file or a run folder"
+            )
+        path = found[0]
+    path = Path(path)
+    if not path.exists():
+        raise ValueError(f"{path}: not found; expected a weights file or a run folder")
+    return load_run(path) if path.is_dir() else load_weights(path)
+
+
+def load_run(workdir: Path) -> Weights:
+    """Returns the newest checkpoint of a run folder as weights.
+
+    Raises:
+      ValueError: no run folder, or no complete checkpoint in it.
+    """
+    config = run_folder.read_config(workdir)
+    charset = config_lib.make_charset(config)
+    model = config_lib.make_model(config, charset)
+    shapes = {
+        path: jax.ShapeDtypeStruct(shape, jnp.float32)
+        for path, shape in expected_shapes(model).items()
+    }
+    variables, step = restore_variables(
+        workdir,
+        unflatten(shapes),
+        sharding=jax.sharding.SingleDeviceSharding(jax.local_devices()[0]),
+    )
+    return Weights(
+        model,
+        jax.tree.map(np.asarray, variables),
+        charset,
+        config_lib.make_preprocessing(config),
+        make_card(config, workdir, step),
+    )
+
+
+def make_card(config: config_lib.Config, workdir: Path, step: int) -> dict[str, Any]:
+    """Returns what a weights file should say about the run that made it."""
+    accuracy = workdir / "accuracy.json"
+    sets = json.loads(accuracy.read_text())["sets"] if accuracy.is_file() else []
+    return {
+        "step": step,
+        "seed": config.seed,
+        "batch_size": config.data.batch_size,
+        "train": list(config.data.train),
+        "train_shares": list(config.data.weights),
+        "augment": config.data.augment,
+        "variants": config.data.variants,
+        "schedule": config.train.schedule,
+        "peak_lr": config.train.peak_lr,
+        "init_weights": Path(config.train.init_weights).name,
+        "accuracy_36": {s["name"]: [s["accuracy"], s["words"]] for s in sets},
+    }

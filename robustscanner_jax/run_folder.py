@@ -1,0 +1,81 @@
+"""The folder of one training run: whose config it holds, and with which versions."""
+
+import json
+import os
+import platform
+from importlib import metadata
+from pathlib import Path
+
+from robustscanner_jax import config as config_lib
+
+# The charset file may be edited, moved, or named relative to another folder.
+CHARSET = "charset.txt"
+RECORDED = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
+
+
+def claim(workdir: Path, config: config_lib.Config, *, write: bool) -> None:
+    """Checks the folder against the config, and writes what a reader of it needs.
+
+    That is config.json, versions.json, and a copy of the charset file if there is one.
+
+    Args:
+      workdir: the run folder; made if it does not exist.
+      config: of the run.
+      write: whether this process writes; one of all does.
+
+    Raises:
+      ValueError: the folder holds checkpoints whose weights or order of examples
+        another config made.
+    """
+    path = workdir / "config.json"
+    if workdir.exists() and not workdir.is_dir():
+        raise ValueError(f"{workdir}: expected a folder for the run, it is a file")
+    if path.exists() and _has_checkpoint(workdir):
+        changed = config_lib.differences(config_lib.from_json(path), config)
+        changed += _changed_characters(workdir, config)
+        if changed:
+            raise ValueError(
+                f"{workdir} holds a run of another config ({'; '.join(changed)}); "
+                "use its config, or another --workdir"
+            )
+    if write:
+        workdir.mkdir(parents=True, exist_ok=True)
+        config_lib.to_json(config, path)
+        if config.charset:
+            characters = config_lib.make_charset(config).characters
+            _write(workdir / CHARSET, "".join(f"{c}\n" for c in characters))
+        else:
+            (workdir / CHARSET).unlink(missing_ok=True)
+        versions = {name: metadata.version(name) for name in RECORDED}
+        versions["python"] = platform.python_version()
+        _write(workdir / "versions.json", json.dumps(versions, indent=2) + "\n")
+
+
+def _write(path: Path, text: str) -> None:
+    """Writes a file whole or not at all: the process may be killed at any moment."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary.write_text(text, encoding="utf-8", newline="")
+    os.replace(temporary, path)
+
+
+def read_config(workdir: Path) -> config_lib.Config:
+    """Returns the config of a run, its charset the copy that lies beside it.
+
+    Raises:
+      ValueError: this is no run folder.
+    """
+    config = config_lib.from_json(workdir / "config.json")
+    if (workdir / CHARSET).is_file():
+        config.charset = str(workdir / CHARSET)
+    return config
+
+
+def _changed_characters(workdir: Path, config: config_lib.Config) -> list[str]:
+    now = config_lib.make_charset(config).characters
+    before = config_lib.make_charset(read_config(workdir)).characters
+    return [] if now == before else [f"{config.charset or 'charset'} was {before!r}"]
+
+
+def _has_checkpoint(workdir: Path) -> bool:
+    """Returns whether a run saved anything; before that it may still change."""
+    return any(path.name.isdigit() for path in (workdir / "checkpoints").glob("*"))

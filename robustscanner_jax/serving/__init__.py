@@ -1,0 +1,1 @@
+"""Reading images over HTTP: dynamic batches, back-pressure, health, metrics."""

@@ -1,0 +1,154 @@
+"""The description of the service: an OpenAPI document, and a page that shows it."""
+
+import html
+import json
+from typing import Any
+
+import robustscanner_jax
+from robustscanner_jax.serving.limits import Limits
+
+NUMBER = {"type": "number", "minimum": 0, "maximum": 1}
+TEXT = {"type": "string"}
+READING = {
+    "type": "object",
+    "description": "text and confidences, or error where this image cannot be read",
+    "properties": {
+        "text": TEXT,
+        "confidence": NUMBER,
+        "character_confidences": {"type": "array", "items": NUMBER},
+        "error": TEXT,
+    },
+}
+ANSWER = {
+    "type": "object",
+    "required": ["readings", "milliseconds"],
+    "properties": {
+        "readings": {"type": "array", "items": READING},
+        "milliseconds": {"type": "number", "description": "headers to answer"},
+    },
+}
+ERROR = {"type": "object", "required": ["error"], "properties": {"error": TEXT}}
+FILE = {"type": "string", "format": "binary"}
+BASE64 = {"type": "string", "format": "byte"}
+BODY = {
+    "multipart/form-data": {
+        "schema": {
+            "type": "object",
+            "properties": {"image": {"type": "array", "items": FILE}},
+        }
+    },
+    "application/json": {
+        "schema": {
+            "oneOf": [
+                {"type": "object", "properties": {"image": BASE64}},
+                {
+                    "type": "object",
+                    "properties": {"images": {"type": "array", "items": BASE64}},
+                },
+            ]
+        }
+    },
+    "image/*": {"schema": FILE},
+    "application/octet-stream": {"schema": FILE},
+}
+
+
+def _refusals(limits: Limits) -> dict[str, str]:
+    return {
+        "400": "malformed body",
+        "401": "no or a wrong token",
+        "408": f"the body took longer than {limits.body_seconds:g} seconds",
+        "413": f"more than {limits.body_bytes:,} bytes or {limits.images} images",
+        "415": "another Content-Type",
+        "422": "no image of the request can be read",
+        "503": "full, warming up or stopping; Retry-After says when to come back",
+        "504": f"no answer within {limits.deadline_seconds:g} seconds",
+    }
+
+
+def _operation(summary: str, answer: Any, limits: Limits) -> dict[str, Any]:
+    responses: dict[str, Any] = {
+        "200": {
+            "description": "what was read, in the order of the images",
+            "content": {"application/json": {"schema": answer}},
+        }
+    }
+    for status, text in _refusals(limits).items():
+        schema = ANSWER if status == "422" else ERROR
+        content = {"application/json": {"schema": schema}}
+        responses[status] = {"description": text, "content": content}
+    body = {"required": True, "content": BODY}
+    return {"post": {"summary": summary, "requestBody": body, "responses": responses}}
+
+
+def _probe(summary: str, *statuses: str) -> dict[str, Any]:
+    responses = {status: {"description": summary} for status in statuses}
+    return {"get": {"summary": summary, "responses": responses}}
+
+
+def document(limits: Limits, *, token: bool) -> dict[str, Any]:
+    """Returns the OpenAPI 3.1 document of a service."""
+    maps = {"type": "array", "items": {"type": "array"}}
+    explained = {
+        "type": "object",
+        "properties": READING["properties"]
+        | {
+            "hybrid_attention": maps,
+            "position_attention": maps,
+            "position_share": {"type": "array", "items": NUMBER},
+        },
+    }
+    fields: dict[str, Any] = {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "RobustScanner",
+            "version": robustscanner_jax.__version__,
+            "description": "Reads the text of word crops.",
+        },
+        "paths": {
+            "/read": _operation("Reads one or many images", ANSWER, limits),
+            "/explain": _operation(
+                "Reads one image and shows where a live network looked",
+                explained,
+                limits,
+            ),
+            "/livez": _probe("The process answers", "200"),
+            "/readyz": _probe("Warmed up and not stopping", "200", "503"),
+            "/metrics": _probe("Counters for Prometheus", "200"),
+        },
+    }
+    if token:
+        scheme = {"type": "http", "scheme": "bearer"}
+        fields["components"] = {"securitySchemes": {"token": scheme}}
+        fields["security"] = [{"token": []}]
+    return fields
+
+
+def as_html(document: dict[str, Any]) -> str:
+    """Returns the document as a page that loads nothing from elsewhere."""
+    parts = []
+    for path, methods in document["paths"].items():
+        for method, operation in methods.items():
+            rows = "".join(
+                f"<tr><td>{status}</td><td>{html.escape(response['description'])}</td>"
+                for status, response in operation["responses"].items()
+            )
+            body = operation.get("requestBody")
+            shown = html.escape(json.dumps(body["content"], indent=1)) if body else ""
+            parts.append(
+                f"<h2>{method.upper()} {path}</h2>"
+                f"<p>{html.escape(operation['summary'])}"
+                f"<table>{rows}</table>"
+                + (
+                    f"<details><summary>body</summary><pre>{shown}</pre></details>"
+                    * bool(body)
+                )
+            )
+    return (
+        '<!doctype html><html lang="en"><meta charset="utf-8"><title>API</title>'
+        "<style>body{font:16px system-ui;max-width:50em;margin:2em auto;padding:0 1em}"
+        "td{padding:.2em 1em .2em 0}</style><h1>RobustScanner</h1>"
+        '<p>The same as a document: <a href="openapi.json">openapi.json</a>'
+        + "".join(parts)
+        + "</html>"
+    )

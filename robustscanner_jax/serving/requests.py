@@ -1,0 +1,163 @@
+"""The body of a request becomes the files of images; every refusal has a status."""
+
+import base64
+import binascii
+import json
+import logging
+from typing import Any
+
+from python_multipart.exceptions import FormParserError
+from python_multipart.multipart import MultipartParser, parse_options_header
+from starlette.requests import ClientDisconnect, Request
+
+from robustscanner_jax.serving.limits import Limits
+
+# It logs a line for every malformed form: whoever sends them would fill the disk.
+logging.getLogger("python_multipart").setLevel(logging.ERROR)
+
+
+class Refused(Exception):
+    """An answer other than 200: `status` and one sentence."""
+
+    def __init__(self, status: int, message: str, **headers: str):
+        super().__init__(message)
+        self.status = status
+        self.headers = headers
+
+
+# The rest of a body that is not read must not hold the connection.
+CLOSE = {"Connection": "close"}
+
+
+async def read_body(request: Request, limit: int) -> bytes:
+    """Returns the whole body, of at most `limit` bytes.
+
+    Raises:
+      Refused: 413 for a longer one, as soon as its declared length or what came says
+        so; 400 where the client went away.
+    """
+    too_long = Refused(413, f"the body is longer than {limit:,} bytes", **CLOSE)
+    declared = request.headers.get("content-length", "")
+    if declared.isdecimal() and int(declared[:20]) > limit:
+        raise too_long
+    body = bytearray()
+    try:
+        async for chunk in request.stream():
+            body += chunk
+            if len(body) > limit:
+                raise too_long
+    except ClientDisconnect:
+        raise Refused(400, "the client closed the connection") from None
+    return bytes(body)
+
+
+def images_of(content_type: str, body: bytes, limits: Limits) -> list[bytes]:
+    """Returns the images of a body, each an encoded file.
+
+    A body is one image (`image/...` or `application/octet-stream`), a form with files
+    (`multipart/form-data`), or JSON: `{"image": TEXT}` or `{"images": [TEXT, ...]}`,
+    where TEXT is base64.
+
+    Raises:
+      Refused: 400 for a malformed body, 413 for too many images, 415 for another type.
+    """
+    kind = content_type.partition(";")[0].strip().lower()
+    if kind == "application/json":
+        images = _from_json(body)
+    elif kind == "multipart/form-data":
+        images = _from_form(content_type, body, limits)
+    elif kind == "application/octet-stream" or kind.startswith("image/"):
+        images = [body]
+    else:
+        raise Refused(
+            415,
+            f"Content-Type {kind!r}: expected multipart/form-data, application/json, "
+            "image/... or application/octet-stream",
+        )
+    if not images:
+        raise Refused(400, "the request holds no image")
+    if len(images) > limits.images:
+        raise Refused(
+            413, f"{len(images)} images, expected at most {limits.images} a request"
+        )
+    return images
+
+
+def _from_json(body: bytes) -> list[bytes]:
+    try:
+        fields = json.loads(body)
+    except (ValueError, RecursionError):
+        raise Refused(400, "the body is not JSON") from None
+    if not isinstance(fields, dict) or len(fields) != 1:
+        fields = {}
+    images = [fields["image"]] if "image" in fields else fields.get("images")
+    if not isinstance(images, list):
+        raise Refused(400, 'expected {"image": BASE64} or {"images": [BASE64, ...]}')
+    return [_from_base64(number, text) for number, text in enumerate(images)]
+
+
+def _from_base64(number: int, text: Any) -> bytes:
+    try:
+        return base64.b64decode(text, validate=True)
+    except (binascii.Error, TypeError, ValueError):
+        raise Refused(400, f"image {number} is not base64") from None
+
+
+def _from_form(content_type: str, body: bytes, limits: Limits) -> list[bytes]:
+    _, options = parse_options_header(content_type)
+    form = _Form(limits.images)
+    try:
+        parser = MultipartParser(options[b"boundary"], form.callbacks())
+        parser.write(body)
+        parser.finalize()
+    except KeyError:
+        raise Refused(400, "multipart/form-data without a boundary") from None
+    except FormParserError as error:
+        raise Refused(400, f"malformed form: {error}") from None
+    if not form.complete:
+        raise Refused(400, "the form is cut short")
+    return [bytes(image) for image in form.images]
+
+
+class _Form:
+    """The files of a form, kept in memory: the body is bounded already."""
+
+    def __init__(self, limit: int):
+        self.images: list[bytearray] = []
+        self.complete = False
+        self._limit = limit
+        self._name = self._value = b""
+        self._disposition = b""
+
+    def callbacks(self) -> Any:
+        """Returns what the parser calls."""
+        names = "part_begin header_field header_value header_end headers_finished"
+        names += " part_data end"
+        return {f"on_{name}": getattr(self, f"_{name}") for name in names.split()}
+
+    def _part_begin(self) -> None:
+        self._disposition = b""
+
+    def _header_field(self, data: bytes, start: int, end: int) -> None:
+        self._name += data[start:end]
+
+    def _header_value(self, data: bytes, start: int, end: int) -> None:
+        self._value += data[start:end]
+
+    def _header_end(self) -> None:
+        if self._name.lower() == b"content-disposition":
+            self._disposition = self._value
+        self._name = self._value = b""
+
+    def _headers_finished(self) -> None:
+        if b"filename" not in parse_options_header(self._disposition)[1]:
+            raise Refused(400, "expected files in the form, got another field")
+        if len(self.images) == self._limit:
+            raise Refused(413, f"expected at most {self._limit} images a request")
+        self.images.append(bytearray())
+
+    def _part_data(self, data: bytes, start: int, end: int) -> None:
+        self.images[-1] += data[start:end]
+
+    def _end(self) -> None:
+        self.complete = True

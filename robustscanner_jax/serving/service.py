@@ -1,0 +1,285 @@
+"""The routes of the service and what stands behind them."""
+
+import asyncio
+import contextlib
+import hmac
+import logging
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
+from starlette.routing import Route
+
+from robustscanner_jax.data.images import decode_image
+from robustscanner_jax.preprocessing import resize_and_pad
+from robustscanner_jax.reading import Reader, Reading
+from robustscanner_jax.serving import openapi, page
+from robustscanner_jax.serving.batching import Batcher, QueueFull, Row
+from robustscanner_jax.serving.limits import Limits
+from robustscanner_jax.serving.measures import Measures
+from robustscanner_jax.serving.requests import CLOSE, Refused, images_of, read_body
+
+log = logging.getLogger(__name__)
+
+RETRY = {"Retry-After": "1"}
+
+
+class Service:
+    """Answers requests with one reader.
+
+    Args:
+      reader: a live `Recognizer`, or what `load_artefact` returns.
+      limits: bounds on requests and times.
+      token: what clients must send as `Authorization: Bearer TOKEN`; None lets all in.
+
+    Attributes:
+      ready: warmed up; until then images are refused.
+      broken: the warm-up failed; /livez says so.
+      draining: stopping; /readyz says so, and connections close after their answer.
+    """
+
+    def __init__(self, reader: Reader, *, limits: Limits, token: str | None = None):
+        self.limits = limits
+        self.ready = self.broken = False
+        self.draining = False
+        self.measures = Measures()
+        self.batcher = Batcher(
+            reader.read_rows,
+            batch_size=reader.batch_size,
+            capacity=limits.queue_images,
+            delay=limits.batch_delay_seconds,
+            measures=self.measures,
+        )
+        self._reader = reader
+        self._token = token
+        self._held_bytes = 0
+        self._decoders = ThreadPoolExecutor(2, thread_name_prefix="decode")
+        # Only a live network can show where it looked.
+        self._explain = getattr(reader, "explain", None)
+
+    def app(self) -> Starlette:
+        """Returns the ASGI application; it warms up when its lifespan starts."""
+        document = openapi.document(self.limits, token=self._token is not None)
+
+        async def show_page(request: Request) -> Response:
+            return HTMLResponse(page.PAGE, headers=page.HEADERS)
+
+        async def show_docs(request: Request) -> Response:
+            return HTMLResponse(openapi.as_html(document), headers=page.HEADERS)
+
+        async def show_document(request: Request) -> Response:
+            return JSONResponse(document)
+
+        routes = [
+            Route("/", show_page),
+            Route("/docs", show_docs),
+            Route("/openapi.json", show_document),
+            Route("/read", self._guarded(self._read), methods=["POST"]),
+            Route("/explain", self._guarded(self._explained), methods=["POST"]),
+            Route("/livez", self._livez),
+            Route("/readyz", self._readyz),
+            Route("/metrics", self._metrics),
+        ]
+        return Starlette(routes=routes, lifespan=self._lifespan)
+
+    @contextlib.asynccontextmanager
+    async def _lifespan(self, app: Starlette) -> AsyncIterator[None]:
+        self.batcher.start()
+        warm_up = asyncio.create_task(self._warm_up())
+        warm_up.add_done_callback(self._warmed_up)
+        yield
+        warm_up.cancel()
+        await asyncio.gather(warm_up, return_exceptions=True)
+        await self.batcher.close()
+        self._decoders.shutdown()
+
+    async def _warm_up(self) -> None:
+        """Computes every size of batch once: no request waits for a compiler."""
+        rule, reader = self._reader.preprocessing, self._reader
+        row = np.zeros((rule.height, rule.max_width, 3), np.uint8), rule.max_width
+        sizes = range(1, reader.batch_size + 1)
+        for size in sorted({reader.padded_size(n) for n in sizes if n & (n - 1) == 0}):
+            start = time.perf_counter()
+            await self.batcher.in_thread(lambda n=size: reader.read_rows([row] * n))
+            seconds = time.perf_counter() - start
+            log.info("warmed up: batch of %d in %.2f s", size, seconds)
+        explain = self._explain
+        if explain is not None:
+            await self.batcher.in_thread(lambda: explain(row))
+
+    def _warmed_up(self, task: asyncio.Task) -> None:
+        if task.cancelled():
+            return
+        if error := task.exception():
+            log.error("the network does not run", exc_info=error)
+        self.broken = error is not None
+        self.ready = not self.broken
+
+    async def _livez(self, request: Request) -> Response:
+        if self.broken:  # a restart is the only help
+            return PlainTextResponse("the network does not run\n", 500)
+        return PlainTextResponse("alive\n")
+
+    async def _readyz(self, request: Request) -> Response:
+        if self.draining:
+            return PlainTextResponse("draining\n", 503, headers=CLOSE)
+        if not self.ready:
+            return PlainTextResponse("warming up\n", 503)
+        return PlainTextResponse("ready\n")
+
+    async def _metrics(self, request: Request) -> Response:
+        return Response(self.measures.text(), media_type="text/plain; version=0.0.4")
+
+    def _guarded(
+        self, answer: Callable[[Request], Awaitable[Response]]
+    ) -> Callable[[Request], Awaitable[Response]]:
+        """Returns the endpoint: refusals become answers, and all are counted."""
+
+        async def endpoint(request: Request) -> Response:
+            start = time.perf_counter()
+            try:
+                self._check_token(request)
+                response = await answer(request)
+            except Refused as refusal:
+                response = JSONResponse(
+                    {"error": str(refusal)}, refusal.status, headers=refusal.headers
+                )
+            if self.draining:
+                response.headers["Connection"] = "close"
+            self.measures.requests.labels(response.status_code).inc()
+            self.measures.request_seconds.observe(time.perf_counter() - start)
+            return response
+
+        return endpoint
+
+    def _check_token(self, request: Request) -> None:
+        if self._token is None:
+            return
+        given = request.headers.get("authorization", "")
+        expected = f"Bearer {self._token}"
+        if not hmac.compare_digest(given.encode(), expected.encode()):
+            headers = CLOSE | {"WWW-Authenticate": "Bearer"}
+            raise Refused(401, "expected Authorization: Bearer TOKEN", **headers)
+
+    @contextlib.contextmanager
+    def _held(self, request: Request) -> Iterator[None]:
+        """Holds memory for a body, as long as it says or as it may become."""
+        declared = request.headers.get("content-length", "")
+        size = int(declared[:20]) if declared.isdecimal() else self.limits.body_bytes
+        size = min(size, self.limits.body_bytes)
+        if self._held_bytes + size > self.limits.memory_bytes:
+            raise Refused(503, "too many bodies at once", **RETRY, **CLOSE)
+        self._held_bytes += size
+        try:
+            yield
+        finally:
+            self._held_bytes -= size
+
+    async def _body(self, request: Request) -> bytes:
+        if not self.ready:
+            raise Refused(503, "warming up", **RETRY, **CLOSE)
+        with self.batcher.admitted(1):  # full? Then the body need not even come.
+            pass
+        seconds = self.limits.body_seconds
+        try:
+            async with asyncio.timeout(seconds):
+                return await read_body(request, self.limits.body_bytes)
+        except TimeoutError:
+            message = f"the body took longer than {seconds:g} seconds"
+            raise Refused(408, message, **CLOSE) from None
+
+    async def _handle(
+        self, request: Request, answer: Callable[[list[bytes]], Awaitable[Response]]
+    ) -> Response:
+        """Returns `answer(images)`, with places in the queue, within the deadline."""
+        seconds = self.limits.deadline_seconds
+        try:
+            with self._held(request):
+                body = await self._body(request)
+                async with asyncio.timeout(seconds):
+                    kind = request.headers.get("content-type", "")
+                    images = images_of(kind, body, self.limits)
+                    with self.batcher.admitted(len(images)):
+                        return await answer(images)
+        except QueueFull as error:
+            raise Refused(503, str(error), **RETRY, **CLOSE) from None
+        except TimeoutError:
+            raise Refused(504, f"no answer within {seconds:g} seconds") from None
+
+    async def _rows(self, images: list[bytes]) -> list[Row | str]:
+        loop = asyncio.get_running_loop()
+        waiting = [
+            loop.run_in_executor(self._decoders, self._decode, data) for data in images
+        ]
+        return await asyncio.gather(*waiting)
+
+    def _decode(self, data: bytes) -> Row | str:
+        """Returns a row, or in one sentence why there is none."""
+        try:
+            pixels = decode_image(data, max_pixels=self.limits.pixels)
+            return resize_and_pad(pixels, self._reader.preprocessing)
+        except ValueError as error:
+            return str(error)
+        except Exception as error:  # a decoder's bug costs one image, not the request
+            log.warning("an image could not be decoded: %r", error)
+            return "the image cannot be decoded"
+
+    async def _read(self, request: Request) -> Response:
+        start = time.perf_counter()
+
+        async def answer(images: list[bytes]) -> Response:
+            rows = await self._rows(images)
+            good = [row for row in rows if not isinstance(row, str)]
+            found = iter(await self.batcher.read(good) if good else [])
+            readings = [row if isinstance(row, str) else next(found) for row in rows]
+            fields = [_as_fields(reading) for reading in readings]
+            unreadable = sum("error" in one for one in fields)
+            self.measures.images.labels("unreadable").inc(unreadable)
+            self.measures.images.labels("read").inc(len(fields) - unreadable)
+            status = 200
+            if unreadable == len(fields):
+                broken = any(isinstance(one, Exception) for one in readings)
+                status = 500 if broken else 422
+            milliseconds = round(1000 * (time.perf_counter() - start), 2)
+            return JSONResponse(
+                {"readings": fields, "milliseconds": milliseconds}, status
+            )
+
+        return await self._handle(request, answer)
+
+    async def _explained(self, request: Request) -> Response:
+        explain = self._explain
+        if explain is None:
+            raise Refused(
+                404, "an exported network cannot show where it looked", **CLOSE
+            )
+
+        async def answer(images: list[bytes]) -> Response:
+            row = (await self._rows(images[:1]))[0]
+            if isinstance(row, str):
+                return JSONResponse({"error": row}, 422)
+            reading, shown = await self.batcher.in_thread(lambda: explain(row))
+            maps = {
+                name: np.asarray(getattr(shown, name), np.float64).round(4).tolist()
+                for name in ("hybrid_attention", "position_attention", "position_share")
+            }
+            return JSONResponse(_as_fields(reading) | maps)
+
+        return await self._handle(request, answer)
+
+
+def _as_fields(reading: Reading | Exception | str) -> dict[str, Any]:
+    if isinstance(reading, str):
+        return {"error": reading}
+    if isinstance(reading, Exception):
+        return {"error": "the network failed on this image"}
+    return {
+        "text": reading.text,
+        "confidence": round(reading.confidence, 6),
+        "character_confidences": [round(p, 6) for p in reading.character_confidences],
+    }

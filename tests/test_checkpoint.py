@@ -1,0 +1,234 @@
+"""Checkpoints: bit for bit, complete or not there, and never of another network."""
+
+import functools
+import gc
+import os
+import shutil
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from helpers import eloquent
+
+from robustscanner_jax import partition
+from robustscanner_jax.checkpoint import Checkpoints, DataPosition, restore_variables
+from robustscanner_jax.optim import make_optimizer
+from robustscanner_jax.steps import TrainState
+
+TX = make_optimizer(lambda _: 1e-3, clip_norm=5.0, weight_decay=0.0)
+POSITION = DataPosition(batches=7, examples={"none": 50, "too_long": 6})
+
+
+def noise(tree, seed):
+    """Returns random values of the same shapes, so that no two trees are alike."""
+    leaves, structure = jax.tree.flatten(tree)
+    rng = np.random.default_rng(seed)
+    drawn = [
+        jnp.asarray(rng.normal(size=leaf.shape), leaf.dtype)
+        if jnp.issubdtype(leaf.dtype, jnp.floating)
+        else leaf + seed
+        for leaf in leaves
+    ]
+    return jax.tree.unflatten(structure, drawn)
+
+
+@functools.cache
+def state_of(step: int, ema: bool = False, network: str = "small") -> TrainState:
+    """Returns a state that no training made, small: one branch of the network."""
+    params = {"fusion": eloquent()["params"]["fusion"]}
+    if network == "other":
+        params = jax.tree.map(lambda x: jnp.zeros((*x.shape[:-1], 3)), params)
+    stats = {"stem": {"mean": jnp.zeros(4), "var": jnp.ones(4)}}
+    opt_state = TX.init(params)
+    state = TrainState(
+        step=jnp.int32(0),
+        params=noise(params, step),
+        batch_stats=noise(stats, step + 100),
+        opt_state=noise(opt_state, step + 200),
+        ema_params=noise(params, step + 300) if ema else {},
+        skipped_in_row=jnp.int32(2),
+    )
+    mesh = partition.make_mesh(jax.devices()[:1])
+    return jax.device_put(
+        state.replace(step=jnp.int32(step)), partition.replicated(mesh)
+    )
+
+
+def shapes(state, devices=1):
+    return partition.replicated_shapes(
+        jax.eval_shape(lambda: state), partition.make_mesh(jax.devices()[:devices])
+    )
+
+
+def assert_same_bits(first, second):
+    assert jax.tree.structure(first) == jax.tree.structure(second)
+    jax.tree.map(np.testing.assert_array_equal, first, second)
+
+
+@pytest.fixture
+def checkpoints(tmp_path):
+    found = Checkpoints(tmp_path, keep=2)
+    yield found
+    found.close()
+
+
+def save(checkpoints, *states, position=POSITION):
+    for state in states:
+        checkpoints.save(state, position)
+    checkpoints.wait()
+
+
+@pytest.mark.parametrize("ema", [False, True])
+def test_what_is_saved_comes_back_bit_for_bit(checkpoints, tmp_path, ema):
+    state = state_of(7, ema)
+    save(checkpoints, state)
+    again = Checkpoints(tmp_path, keep=2)
+    assert again.latest() == 7
+    restored, position = again.restore(shapes(state))
+    again.close()
+    assert_same_bits(restored, state)
+    assert position == POSITION
+
+
+def test_a_checkpoint_of_one_device_is_restored_onto_eight(checkpoints):
+    state = state_of(7)
+    save(checkpoints, state)
+    restored, _ = checkpoints.restore(shapes(state, devices=8))
+    assert_same_bits(restored, state)
+    assert all(len(x.sharding.device_set) == 8 for x in jax.tree.leaves(restored))
+
+
+def test_saving_goes_on_while_the_state_is_donated(checkpoints):
+    mesh = partition.make_mesh(jax.devices()[:1])
+    state = state_of(7)
+    expected = jax.tree.map(np.asarray, state)
+    copy = jax.tree.map(jnp.copy, state)
+    step = partition.jit_step(lambda s, b: (jax.tree.map(lambda x: x * 0, s), b), mesh)
+    checkpoints.save(copy, POSITION)
+    step(copy, {"x": jnp.zeros(1)})
+    checkpoints.wait()
+    restored, _ = checkpoints.restore(shapes(state))
+    assert_same_bits(jax.tree.map(np.asarray, restored), expected)
+
+
+def variables_of(tmp_path, like):
+    sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    wanted = jax.eval_shape(lambda: like.variables)
+    return restore_variables(tmp_path, wanted, sharding=sharding)
+
+
+@pytest.mark.parametrize("ema", [False, True])
+def test_reading_gets_the_averaged_parameters_where_there_are_any(
+    checkpoints, tmp_path, ema
+):
+    state = state_of(7, ema)
+    save(checkpoints, state)
+    variables, step = variables_of(tmp_path, state)
+    assert step == 7
+    assert_same_bits(variables["params"], state.ema_params if ema else state.params)
+    assert_same_bits(variables["batch_stats"], state.batch_stats)
+
+
+def test_the_newest_step_is_used_and_so_many_are_kept(checkpoints, tmp_path):
+    save(checkpoints, *(state_of(step) for step in (1, 2, 3)))
+    kept = {p.name for p in (tmp_path / "checkpoints").iterdir() if p.name.isdigit()}
+    assert kept == {"2", "3"}
+    restored, _ = checkpoints.restore(shapes(state_of(3)))
+    assert_same_bits(restored, state_of(3))
+
+
+def test_a_folder_that_was_not_finished_is_not_there(checkpoints, tmp_path):
+    save(checkpoints, state_of(1), state_of(2))
+    checkpoints.close()
+    folder = tmp_path / "checkpoints"
+    # As a process leaves it that is killed while it writes.
+    (folder / "2").rename(folder / "2.orbax-checkpoint-tmp-17")
+    again = Checkpoints(tmp_path, keep=2)
+    assert again.latest() == 1
+    restored, _ = again.restore(shapes(state_of(1)))
+    assert_same_bits(restored, state_of(1))
+    assert variables_of(tmp_path, state_of(1))[1] == 1
+    save(again, state_of(2))
+    again.close()
+    assert {p.name for p in folder.iterdir()} == {"1", "2"}
+
+
+def test_a_checkpoint_of_another_network_is_one_clear_sentence(checkpoints, tmp_path):
+    save(checkpoints, state_of(7))
+    other = state_of(7, network="other")
+    for restore in (
+        lambda: checkpoints.restore(shapes(other)),
+        lambda: variables_of(tmp_path, other),
+    ):
+        with pytest.raises(ValueError) as caught:
+            restore()
+        message = str(caught.value)
+        assert message.startswith(f"{tmp_path}/checkpoints: checkpoint 7 does not fit")
+        assert message.endswith("use the config of the run, or another --workdir")
+        assert "\n" not in message and len(message) < 600
+
+
+@pytest.mark.parametrize(("before", "after"), [(False, True), (True, False)])
+def test_turning_the_average_on_or_off_is_refused(checkpoints, before, after):
+    save(checkpoints, state_of(7, ema=before))
+    with pytest.raises(ValueError, match="checkpoint 7 does not fit this config"):
+        checkpoints.restore(shapes(state_of(7, ema=after)))
+
+
+def test_another_optimiser_is_refused(checkpoints):
+    state = state_of(7)
+    save(checkpoints, state)
+    tx = make_optimizer(lambda _: 1e-3, clip_norm=0.0, weight_decay=0.1)
+    other = state.replace(opt_state=tx.init(state.params))
+    with pytest.raises(ValueError, match="checkpoint 7 does not fit this config"):
+        checkpoints.restore(shapes(other))
+
+
+def test_without_a_checkpoint_the_folder_is_named(checkpoints, tmp_path):
+    assert checkpoints.latest() is None
+    with pytest.raises(ValueError, match="/checkpoints: no complete checkpoint"):
+        checkpoints.restore(shapes(state_of(1)))
+    with pytest.raises(ValueError, match="/checkpoints: no complete checkpoint"):
+        variables_of(tmp_path, state_of(1))
+    with pytest.raises(ValueError, match="not found; this run has saved nothing yet"):
+        variables_of(tmp_path / "elsewhere", state_of(1))
+    assert not (tmp_path / "elsewhere").exists()
+
+
+@pytest.mark.parametrize("how", ["gone", "cut"])
+def test_a_damaged_file_is_one_sentence_or_does_no_harm(tmp_path, how, monkeypatch):
+    # Orbax leaves the reads that went on to the collector, which warns.
+    monkeypatch.setattr(sys, "unraisablehook", lambda _: None)
+    whole = tmp_path / "whole"
+    checkpoints = Checkpoints(whole, keep=2)
+    save(checkpoints, state_of(7))
+    checkpoints.close()
+    refused = []
+    files = sorted(p.relative_to(whole) for p in whole.rglob("*") if p.is_file())
+    for number, name in enumerate(files):
+        copy = tmp_path / str(number)
+        shutil.copytree(whole, copy)
+        if how == "gone":
+            (copy / name).unlink()
+        else:
+            os.truncate(copy / name, (copy / name).stat().st_size // 2)
+        again = Checkpoints(copy, keep=2)
+        try:
+            restored, _ = again.restore(shapes(state_of(7)))
+            assert_same_bits(restored, state_of(7))
+        except ValueError as error:
+            assert str(error).startswith(f"{copy}/checkpoints: checkpoint 7 is damaged")
+            assert "\n" not in str(error)
+            refused.append(name)
+        again.close()
+    # The arrays themselves are in the largest file of each part.
+    for part in ("network", "training"):
+        largest = max(
+            (name for name in files if name.parts[2] == part),
+            key=lambda name: (whole / name).stat().st_size,
+        )
+        assert largest in refused
+    del again
+    gc.collect()

@@ -1,0 +1,131 @@
+"""Benchmarks to scores: nothing vanishes, and what is unreadable is misread."""
+
+import json
+
+import cv2
+import pytest
+from training import ListSource, encode, noise_image, reader
+
+from robustscanner_jax import evaluate
+from robustscanner_jax.metrics import PROTOCOLS
+
+
+def noise_source(count=11, name="noise", labels=None):
+    """Returns noise, labelled with what is read from it unless `labels` are given."""
+    images = [noise_image(seed) for seed in range(count)]
+    labels = labels or [r.text for r in reader().read([i[..., ::-1] for i in images])]
+    return ListSource(
+        (
+            {"id": f"{name}/{i}", "image": encode(image), "text": label}
+            for i, (image, label) in enumerate(zip(images, labels, strict=True))
+        ),
+        name,
+    )
+
+
+@pytest.fixture(scope="module")
+def source():
+    return noise_source()
+
+
+def read(source, protocol="exact"):
+    return evaluate.read_benchmark(reader(), "set", source, protocol=protocol)
+
+
+def with_damage(source):
+    """Returns the source with three of its records damaged, each in its way."""
+    elements = [source[i] for i in range(len(source))]
+    elements[2] = elements[2] | {"image": b""}
+    elements[5] = ValueError("record 5: torn")
+    elements[10] = {"id": "ten", "error": "lost", "text": ""}
+    return ListSource(elements, source.name)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("IIIT5K:data/iiit5k", ("IIIT5K", "data/iiit5k")),
+        ("dev:C:/words", ("dev", "C:/words")),
+        ("r:rendered:easy?seed=2", ("r", "rendered:easy?seed=2")),
+    ],
+)
+def test_a_benchmark_is_a_name_and_the_rest(text, expected):
+    assert evaluate.parse_benchmark(text) == expected
+
+
+@pytest.mark.parametrize("text", ["", "dev", ":path", "dev:", "data/words:tsv"])
+def test_a_benchmark_without_name_or_path_is_refused(text):
+    with pytest.raises(ValueError, match="expected NAME:PATH, such as IIIT5K:"):
+        evaluate.parse_benchmark(text)
+
+
+def test_every_record_is_scored_in_order(source):
+    result = read(source)
+    assert [p.id for p in result.predictions] == [f"noise/{i}" for i in range(11)]
+    assert result.score.accuracy == 1.0 and result.score.words == 11
+    assert result.unreadable == 0
+    for i, prediction in enumerate(result.predictions):
+        assert prediction.label == prediction.prediction == source[i]["text"]
+        assert prediction.set_name == "set"
+
+
+def test_a_wrong_label_lowers_the_accuracy(source):
+    labels = [source[i]["text"] for i in range(11)]
+    labels[0] += "x"
+    result = read(noise_source(labels=labels))
+    assert result.score.accuracy == pytest.approx(10 / 11)
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_what_is_unreadable_counts_as_misread_under_every_protocol(source, protocol):
+    whole, damaged = read(source, protocol), read(with_damage(source), protocol)
+    assert damaged.unreadable == 3
+    lost = [damaged.predictions[i] for i in (2, 5, 10)]
+    assert [(p.prediction, p.confidence) for p in lost] == [("", 0.0)] * 3
+    # Of a lost label nobody knows that the protocol would skip it.
+    assert damaged.score.words >= whole.score.words
+    assert damaged.score.size == 11
+    right = round(whole.score.accuracy * whole.score.words)
+    assert round(damaged.score.accuracy * damaged.score.words) == right - 3
+
+
+def test_the_others_are_read_as_if_nothing_were_damaged(source):
+    whole, damaged = read(source), read(with_damage(source))
+    for i in {*range(11)} - {2, 5, 10}:
+        assert damaged.predictions[i].prediction == whole.predictions[i].prediction
+
+
+def test_samples_show_the_content_in_rgb_with_label_and_reading(source):
+    result = read(source)
+    assert len(result.samples) == 11
+    sample = result.samples[0]
+    assert sample.image.shape[0] == reader().preprocessing.height
+    assert sample.image.shape[2] == 3
+    scaled = cv2.resize(noise_image(0), sample.image.shape[1::-1])
+    assert (sample.image[..., ::-1] == scaled).all()
+    assert (sample.label, sample.text) == (source[0]["text"],) * 2
+
+
+def test_a_run_prints_and_writes_the_table(source, tmp_path, capsys):
+    results = evaluate.run(
+        reader(),
+        [("good", source), ("torn", with_damage(source))],
+        protocol="exact",
+        output=tmp_path / "out",
+    )
+    assert [r.score.name for r in results] == ["good", "torn"]
+    printed = capsys.readouterr().out
+    assert "torn: 3 unreadable images count as misread" in printed
+    assert "good: " not in printed
+    table = json.loads((tmp_path / "out" / "accuracy.json").read_text())
+    assert [s["accuracy"] for s in table["sets"]] == [1.0, pytest.approx(8 / 11)]
+    lines = (tmp_path / "out" / "predictions.tsv").read_text().splitlines()
+    assert len(lines) == 1 + 22
+    for name in ("good", "torn"):
+        assert cv2.imread(str(tmp_path / "out" / "samples" / f"{name}.png")) is not None
+
+
+def test_without_an_output_nothing_is_written(source, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    evaluate.run(reader(), [("good", source)], protocol="36")
+    assert not list(tmp_path.iterdir())

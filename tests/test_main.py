@@ -1,0 +1,212 @@
+"""The command line: what it asks for, what it prints, and how it ends."""
+
+import re
+
+import cv2
+import jax
+import numpy as np
+import pytest
+from absl import app
+from absl.testing import flagsaver
+from training import (
+    main,
+    noise_image,
+    reader,
+    reading_weights,
+    tiny_config,
+    write_words,
+)
+
+from robustscanner_jax import main as command
+from robustscanner_jax.weights import load_weights, save_weights
+
+
+@pytest.fixture
+def call(monkeypatch):
+    """Returns a function: paths and flags -> exit status; runs in this process."""
+    update = jax.config.update
+    monkeypatch.setattr(
+        jax.config,
+        "update",
+        lambda key, value: key.endswith("_dir") or update(key, value),
+    )
+
+    def run(*paths, **flags):
+        if not command.flags.FLAGS.is_parsed():
+            command.flags.FLAGS.mark_as_parsed()
+        with flagsaver.flagsaver(**flags), pytest.raises(SystemExit) as caught:
+            command.main(["main", *map(str, paths)])
+        return caught.value.code
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    path = tmp_path_factory.mktemp("weights") / "some.safetensors"
+    save_weights(path, reading_weights())
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("images")
+    for i in range(3):
+        cv2.imwrite(str(folder / f"{i}.png"), noise_image(i))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("flags", "paths", "message"),
+    [
+        ({"mode": "train"}, [], "--mode=train needs --config"),
+        ({"mode": "train"}, ["a.png"], r"takes no files, got \['a.png'\]"),
+        ({"mode": "evaluate"}, [], "needs --benchmark=NAME:PATH"),
+        (
+            {"mode": "evaluate", "benchmark": ["a:b"]},
+            ["a.png"],
+            "needs --benchmark=NAME:PATH, and no files",
+        ),
+        ({"mode": "predict"}, [], "needs image files or folders"),
+        (
+            {"mode": "predict", "workdir": "a", "weights": "b"},
+            ["a.png"],
+            "--workdir or --weights, not both",
+        ),
+        ({"mode": "export"}, [], "--mode=export needs --output"),
+        ({"mode": "export"}, ["a.png"], "takes no files"),
+        ({"mode": "import"}, [], "--mode=import needs --source"),
+        ({"mode": "import", "source": "mmocr"}, [], "needs --checkpoint"),
+        ({"mode": "import"}, ["a.png"], "takes no files"),
+    ],
+)
+def test_a_mode_asks_for_what_it_needs(flags, paths, message):
+    if not command.flags.FLAGS.is_parsed():
+        command.flags.FLAGS.mark_as_parsed()
+    with flagsaver.flagsaver(**flags), pytest.raises(app.UsageError, match=message):
+        command.MODES[flags["mode"]](paths)
+
+
+def test_images_are_read_with_a_weights_file(call, weights, images, capsys):
+    assert call(images, mode="predict", weights=weights) == 0
+    lines = [line.split("\t") for line in capsys.readouterr().out.splitlines()]
+    paths = sorted(images.iterdir())
+    assert [line[0] for line in lines] == [str(p) for p in paths]
+    assert [line[1] for line in lines] == [r.text for r in reader().read(paths)]
+
+
+def test_an_unreadable_image_gives_status_one(call, weights, images, capsys):
+    missing = images / "nowhere.png"
+    assert call(images / "0.png", missing, mode="predict", weights=weights) == 1
+    captured = capsys.readouterr()
+    assert len(captured.out.splitlines()) == 1
+    assert captured.err == f"{missing}: No such file or directory\n"
+
+
+def test_a_benchmark_is_evaluated_into_a_folder(call, weights, tmp_path, capsys):
+    labels = write_words(tmp_path / "words")
+    output = tmp_path / "results"
+    status = call(
+        mode="evaluate",
+        weights=weights,
+        benchmark=[f"words:{labels}"],
+        output=str(output),
+    )
+    assert status == 0
+    assert re.search(r"words +8 +0", capsys.readouterr().out)
+    assert {p.name for p in output.iterdir()} == {
+        "accuracy.json",
+        "accuracy.md",
+        "predictions.tsv",
+        "samples",
+    }
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ({"weights": "nowhere.safetensors"}, "nowhere.safetensors: not found"),
+        ({"workdir": "/nowhere/run"}, "/nowhere/run: not found"),
+    ],
+)
+def test_what_is_not_there_is_one_sentence(call, images, flags, message):
+    status = call(images, mode="predict", **flags)
+    assert status.startswith("error: ") and message in status
+    assert "\n" not in status
+
+
+@pytest.mark.parametrize(
+    ("benchmark", "message"),
+    [
+        ("words", "expected NAME:PATH"),
+        ("words:/nowhere/words", "/nowhere/words: there is no such file or folder"),
+    ],
+)
+def test_a_benchmark_that_is_not_there_is_one_sentence(
+    call, weights, tmp_path, benchmark, message
+):
+    output = tmp_path / "results"
+    status = call(
+        mode="evaluate", weights=weights, benchmark=[benchmark], output=str(output)
+    )
+    assert status.startswith("error: ") and message in status
+    assert not output.exists()
+
+
+def test_weights_are_exported_as_a_file_that_reads_the_same(call, weights, tmp_path):
+    output = tmp_path / "copy.safetensors"
+    status = call(mode="export", weights=weights, output=str(output), dtype="float32")
+    assert status == 0
+    assert load_weights(output).charset == load_weights(weights).charset
+    before, after = (
+        load_weights(p).variables["params"]["classifier"]["kernel"]
+        for p in (weights, output)
+    )
+    np.testing.assert_array_equal(before, after)
+
+
+def test_a_data_folder_with_nothing_in_it_is_one_sentence(call, tmp_path, monkeypatch):
+    (tmp_path / "empty").mkdir()
+    labels = write_words(tmp_path / "words")
+    config = tiny_config(labels, data__train=(str(tmp_path / "empty"),))
+    monkeypatch.setattr(command, "_CONFIG", type("Flag", (), {"value": config}))
+    monkeypatch.setattr(command.distributed, "initialise", lambda: None)
+    status = call(mode="train", workdir=str(tmp_path / "run"))
+    assert status == f"error: {tmp_path / 'empty'}: the folder is empty"
+
+
+@pytest.mark.slow
+def test_without_flags_the_command_says_what_is_missing():
+    done = main()
+    assert done.returncode == 1
+    assert "--mode=train needs --config" in done.stderr + done.stdout
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--config=configs/nowhere.py", "--workdir=/x/run"], "configs/nowhere.py"),
+        (
+            ["--config=configs/tiny.py", "--config.train.step=3", "--workdir=/x/run"],
+            "'train.step'; did you mean train.steps?",
+        ),
+        (["--config=configs/tiny.py"], "--mode=train needs --workdir"),
+        (
+            [
+                "--config=configs/tiny.py",
+                "--config.model.width=huge",
+                "--workdir=/x/run",
+            ],
+            "error: config.model.width: expected one of",
+        ),
+        (["--mode=guess"], "should be one of"),
+    ],
+    ids=["no config", "unknown key", "no workdir", "wrong value", "no mode"],
+)
+def test_a_wrong_command_line_is_told_without_a_traceback(arguments, message):
+    done = main(*arguments)
+    assert done.returncode == 1
+    assert message in done.stderr + done.stdout
+    assert "Traceback" not in done.stderr

@@ -1,0 +1,63 @@
+"""Metrics: valid JSON a line, whatever the values, and the same as events."""
+
+import json
+
+import numpy as np
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from robustscanner_jax.metric_writer import MetricWriter
+
+
+def lines(folder):
+    def refuse(name):
+        raise AssertionError(f"{name} is not JSON")
+
+    text = (folder / "metrics.jsonl").read_text(encoding="utf-8")
+    assert text.endswith("\n")
+    return [json.loads(line, parse_constant=refuse) for line in text.splitlines()]
+
+
+def test_each_call_is_one_line_with_step_and_time(tmp_path):
+    with MetricWriter(tmp_path) as writer:
+        writer.write(1, loss=0.5, **{"accuracy/dev": 0.25})
+        writer.write(2, loss=0.125)
+    first, second = lines(tmp_path)
+    assert first.pop("time") <= second.pop("time")
+    assert first == {"step": 1, "loss": 0.5, "accuracy/dev": 0.25}
+
+
+def test_a_line_is_on_disk_before_the_writer_is_closed(tmp_path):
+    with MetricWriter(tmp_path) as writer:
+        writer.write(7, loss=1.0)
+        assert lines(tmp_path)[0]["step"] == 7
+
+
+def test_a_resumed_run_appends(tmp_path):
+    for step in (1, 2):
+        with MetricWriter(tmp_path) as writer:
+            writer.write(step, loss=1.0)
+    assert [line["step"] for line in lines(tmp_path)] == [1, 2]
+
+
+@settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.dictionaries(st.sampled_from(["loss", "a/b"]), st.floats()))
+def test_any_number_gives_valid_json(tmp_path, values):
+    with MetricWriter(tmp_path) as writer:
+        writer.write(3, **values)
+    line = lines(tmp_path)[-1]
+    for name, value in values.items():
+        assert line[name] == (value if np.isfinite(value) else None)
+
+
+def test_the_same_values_are_written_as_events(tmp_path):
+    with MetricWriter(tmp_path) as writer:
+        writer.write(1, loss=0.5)
+    (events,) = tmp_path.glob("events.out.tfevents.*")
+    assert b"loss" in events.read_bytes()
+
+
+def test_a_writer_that_is_off_writes_nothing(tmp_path):
+    with MetricWriter(tmp_path, enabled=False) as writer:
+        writer.write(1, loss=0.5)
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,80 @@
+"""Image files to lines on standard output."""
+
+import cv2
+import pytest
+from training import noise_image, reader
+
+from robustscanner_jax import predict
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Returns ten images in two folders, beside what is no image."""
+    root = tmp_path_factory.mktemp("images")
+    (root / "inside").mkdir()
+    (root / "notes.txt").write_text("no image")
+    for i in range(10):
+        path = root / "inside" / f"{i}.JPG" if i > 7 else root / f"{i}.png"
+        cv2.imwrite(str(path), noise_image(i))
+    return root
+
+
+def lines_of(capsys):
+    captured = capsys.readouterr()
+    return [line.split("\t") for line in captured.out.splitlines()], captured.err
+
+
+def test_a_folder_is_searched_through_in_the_order_of_names(folder):
+    names = [str(p.relative_to(folder)) for p in predict.find_images([str(folder)])]
+    assert names == [
+        *(f"{i}.png" for i in range(8)),
+        "inside/8.JPG",
+        "inside/9.JPG",
+    ]
+
+
+def test_files_come_as_they_are_given(folder):
+    paths = [str(folder / "notes.txt"), str(folder / "nowhere.png")]
+    assert [str(p) for p in predict.find_images(paths)] == paths
+
+
+def test_each_image_is_a_line_in_the_order_given(folder, capsys):
+    paths = [str(folder / f"{i}.png") for i in (5, 0, 7, 5)] + [str(folder)]
+    assert predict.run(reader(), paths) == 0
+    lines, err = lines_of(capsys)
+    assert not err
+    expected = [*paths[:4], *map(str, predict.find_images([str(folder)]))]
+    assert [line[0] for line in lines] == expected
+    readings = reader().read(expected)
+    assert [line[1] for line in lines] == [r.text for r in readings]
+    assert [line[2] for line in lines] == [f"{r.confidence:.4f}" for r in readings]
+
+
+def test_what_cannot_be_read_is_a_line_on_stderr_and_the_rest_is_read(folder, capsys):
+    paths = [
+        folder / "0.png",
+        folder / "nowhere.png",
+        folder / "notes.txt",
+        folder / "1.png",
+    ]
+    assert predict.run(reader(), [str(p) for p in paths]) == 2
+    lines, err = lines_of(capsys)
+    assert [line[0] for line in lines] == [str(paths[0]), str(paths[3])]
+    first, second = err.splitlines()
+    assert first == f"{paths[1]}: No such file or directory"
+    assert second == f"{paths[2]}: not an image (8 bytes)"
+
+
+def test_a_folder_without_images_is_an_error(tmp_path, capsys):
+    assert predict.run(reader(), [str(tmp_path)]) == 1
+    assert lines_of(capsys) == ([], f"{tmp_path}: no image in this folder\n")
+
+
+def test_pictures_of_the_attention_are_drawn_where_they_are_asked_for(
+    folder, tmp_path, capsys
+):
+    paths = [str(folder / "0.png"), str(folder / "notes.txt")]
+    assert predict.run(reader(), paths, pictures=tmp_path / "pictures") == 1
+    (picture,) = (tmp_path / "pictures").iterdir()
+    assert picture.name == "0.png" and cv2.imread(str(picture)).std() > 1
+    assert len(lines_of(capsys)[0]) == 1

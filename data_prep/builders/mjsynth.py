@@ -1,0 +1,53 @@
+"""MJSynth (Synth90k): 8.9 million rendered words, one file each."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from data_prep import checks
+from data_prep.builders.base import Reader, read_all
+from data_prep.checks import Dropped
+from data_prep.inputs import read_image
+from robustscanner_jax.data.records import Record
+
+_FOLDERS = ("", "90kDICT32px", "mnt/ramdisk/max/90kDICT32px")
+
+
+class MJSynth(Reader):
+    """A line is `./3000/7/182_slinking_71711.jpg 71711`; the label is in the name.
+
+    Some files of the archive are damaged. They are found by decoding every image, as
+    everything is, and not by a list.
+    """
+
+    NAME = "mjsynth"
+    SPLITS = ("train", "val", "test", "all")
+    NEEDS = "mjsynth.tar.gz unpacked (annotation_train.txt and the folders beside it)"
+
+    def entries(self) -> Iterator[str]:
+        """Yields the lines of the annotation."""
+        with open(self._list(), encoding="utf-8") as lines:
+            for line in lines:
+                if line.strip():
+                    yield line.strip()
+
+    def read(self, entry: str) -> list[Record | Dropped]:
+        """Returns the record of one line."""
+        path = entry.rpartition(" ")[0] or entry
+        path = path.removeprefix("./")
+        fields = Path(path).stem.split("_")
+        if len(fields) != 3:
+            detail = f"expected NUMBER_label_INDEX.jpg INDEX, got {entry[:80]!r}"
+            return [Dropped(path, checks.UNREADABLE_RECORD, detail)]
+        return [read_image(self._list().parent, path, fields[1])]
+
+    def _list(self) -> Path:
+        part = "" if self.split == "all" else f"_{self.split}"
+        return self.find(*(os.path.join(f, f"annotation{part}.txt") for f in _FOLDERS))
+
+
+def read_mjsynth(root: str, split: str = "train") -> Iterator[Record | Dropped]:
+    """Yields every word of a split, or why it is not used."""
+    return read_all(MJSynth(root, split))

@@ -1,0 +1,157 @@
+"""Every kind of bad record is counted under its own reason, and the run goes on."""
+
+import tracemalloc
+
+import pytest
+from pictures import in_mode, jpeg, png, png_header, write_list, write_lmdb
+
+from data_prep.checks import REASONS, Dropped
+from data_prep.convert import convert
+from robustscanner_jax.data.records import Record, RecordWriter, shard_path
+from robustscanner_jax.data.sources import open_source
+
+# What the records of `bad_records` come to, each as often as it stands there.
+LONG = "x" * 300
+BAD = {
+    "image of zero bytes": [(b"", "zero")] * 2,
+    "unreadable image": [(jpeg(1)[:-40], "cut"), (jpeg(2)[:20], "cut"), (b"GIF", "x")],
+    "too many pixels": [(png_header(30_000, 30_000), "bomb")] * 4,
+    "image too small": [(png(1, height=1, width=1), "dot")],
+    "empty label": [(png(2), ""), (png(3), "  ")],
+    "label too long": [(png(4), LONG)] * 3,
+    "label not UTF-8": [(png(5), b"caf\xe9"), (png(6), b"\xff\xfe")],
+    "NUL in label": [(png(7), "a\0b")],
+}
+GOOD = {
+    "cmyk": in_mode("CMYK", "jpeg"),
+    "16": in_mode("I;16", "png"),
+    "rgba": in_mode("RGBA", "png"),
+    "palette": in_mode("P", "png"),
+    "255": png(9),
+}
+
+
+def records():
+    good = [
+        (image, "y" * 255 if text == "255" else text) for text, image in GOOD.items()
+    ]
+    bad = [record for kind in BAD.values() for record in kind]
+    # Alternating, so that a bad one stands between good ones.
+    return [record for pair in zip(bad, [*good] * 4, strict=False) for record in pair]
+
+
+@pytest.mark.parametrize("write", [write_list, write_lmdb])
+@pytest.mark.parametrize("processes", [1, 2])
+def test_every_bad_record_is_counted_under_its_reason(tmp_path, write, processes):
+    path = write(tmp_path / "in", records())
+    report = convert(path, tmp_path / "out", processes=processes, shards=3)
+    counts = {reason: entry["count"] for reason, entry in report["dropped"].items()}
+    expected = {reason: len(bad) for reason, bad in BAD.items()}
+    num_bad = sum(expected.values())
+    assert counts == expected
+    assert (report["in"], report["out"]) == (2 * num_bad, num_bad)
+    assert all(entry["examples"][0]["detail"] for entry in report["dropped"].values())
+    written = open_source(tmp_path / "out")
+    kept = sorted(written[i]["text"] for i in range(len(written)))
+    assert kept == sorted(text for image, text in records() if image in GOOD.values())
+
+
+def test_a_bomb_takes_no_memory(tmp_path):
+    bombs = [(png_header(30_000, 30_000), "bomb")] * 50
+    path = write_list(tmp_path / "in", [(png(1), "fine"), *bombs])
+    tracemalloc.start()
+    report = convert(path, tmp_path / "out", processes=1)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert report["dropped"]["too many pixels"]["count"] == 50
+    assert peak < 20e6
+
+
+def test_limits_may_be_lifted(tmp_path):
+    from data_prep.checks import Limits
+
+    records = [(png(1), LONG), (png(2, height=1, width=1), "dot")]
+    path = write_list(tmp_path / "in", records)
+    limits = Limits(longest_label=0, smallest_side=1)
+    assert convert(path, tmp_path / "out", limits=limits, processes=1)["out"] == 2
+    with pytest.raises(ValueError, match="smallest_side of at least 1, got 255 and 0"):
+        Limits(smallest_side=0)
+
+
+def test_a_dataset_of_bad_records_alone_is_no_dataset(tmp_path):
+    path = write_list(tmp_path / "in", [(b"", "a"), (b"", "b"), (png(1), "")])
+    for _ in range(2):  # the second time from the shards that are there
+        with pytest.raises(
+            ValueError,
+            match=r"not one of 3 records .*'empty label': 1, 'image of zero bytes': 2",
+        ):
+            convert(path, tmp_path / "out", processes=1)
+    assert not (tmp_path / "out" / "index.json").exists()
+
+
+def test_a_list_in_another_encoding_is_refused(tmp_path):
+    records = [(png(i), "naïve".encode("latin-1")) for i in range(4)]
+    path = write_list(tmp_path / "in", [*records, (png(9), "ok")])
+    with pytest.raises(ValueError, match=r"4 of 5 lines are not UTF-8.*line is 1"):
+        convert(path, tmp_path / "out")
+
+
+def test_a_truncated_array_record_is_refused_at_any_length(tmp_path):
+    path = tmp_path / "in" / shard_path("", "in", 0, 1)
+    with RecordWriter(path) as writer:
+        for i in range(200):
+            writer.write(Record(f"{i}", png(i), "word"))
+    whole = path.read_bytes()
+    for part in range(20):
+        size = len(whole) * part // 20 + (part == 0)
+        path.write_bytes(whole[:size])
+        with pytest.raises(ValueError, match=rf"{path.name}: .* of {size} bytes"):
+            convert(path, tmp_path / "out", processes=1)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_truncated_lmdb_is_refused_at_any_length(tmp_path):
+    folder = write_lmdb(tmp_path / "in", [(png(i), "word") for i in range(200)])
+    data = folder / "data.mdb"
+    whole = data.read_bytes()
+    for part in range(20):
+        data.write_bytes(whole[: len(whole) * part // 20 + (part == 0)])
+        with pytest.raises(ValueError, match=r"(data\.mdb|in): .*broken LMDB"):
+            convert(folder, tmp_path / "out", processes=1)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_shard_whose_middle_is_overwritten_loses_those_records_alone(tmp_path):
+    path = tmp_path / "in" / shard_path("", "in", 0, 1)
+    with RecordWriter(path) as writer:
+        for i in range(200):
+            writer.write(Record(f"{i}", png(i), "word"))
+    damaged = bytearray(path.read_bytes())
+    middle = len(damaged) // 2
+    damaged[middle : middle + 40] = b"\xaa" * 40
+    path.write_bytes(damaged)
+    report = convert(path, tmp_path / "out", processes=1)
+    lost = report["dropped"]["unreadable record"]
+    assert report["in"] == 200 and 1 <= lost["count"] <= 3
+    assert report["out"] == 200 - lost["count"]
+    assert "in-00000-of-00001.array_record, record " in lost["examples"][0]["detail"]
+
+
+def test_an_icdar_list_keeps_every_mark_of_its_labels(tmp_path):
+    labels = ['a,b', 'say \\"hi\\"', "c\\d", ', "', "ends\\", "  in  "]  # fmt: skip
+    lines = [f'w{i}.png, "{label}"' for i, label in enumerate(labels)]
+    for i in range(len(labels)):
+        (tmp_path / f"w{i}.png").write_bytes(png(i))
+    text = "\ufeff" + "\r\n".join(lines) + "\r\n"
+    (tmp_path / "gt.txt").write_text(text, encoding="utf-8", newline="")
+    report = convert(tmp_path, tmp_path / "out", from_format="icdar", processes=1)
+    written = open_source(tmp_path / "out")
+    expected = ["a,b", 'say "hi"', "c\\d", ', "', "ends\\", "  in  "]
+    assert [written[i]["text"] for i in range(6)] == expected
+    assert written[0]["id"] == "w0.png" and report["dropped"] == {}
+
+
+def test_a_reason_that_no_report_knows_is_a_bug():
+    assert set(BAD) < set(REASONS)
+    with pytest.raises(ValueError, match="record a: expected one of"):
+        Dropped("a", "whatever", "")

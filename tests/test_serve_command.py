@@ -1,0 +1,82 @@
+"""The command that serves an export, as a container runs it: without JAX."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from exported import needs, some_rows, some_weights
+
+needs(
+    "starlette",
+    "uvicorn",
+    "httpx",
+    "python_multipart",
+    "prometheus_client",
+    "onnxruntime",
+)
+
+import httpx  # noqa: E402
+from served import png  # noqa: E402
+
+from robustscanner_jax.export import run  # noqa: E402
+from robustscanner_jax.serving.__main__ import main  # noqa: E402
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+# An import of JAX fails as where it is not installed.
+WITHOUT_JAX = """
+import runpy, sys
+sys.modules["jax"] = sys.modules["flax"] = None
+sys.argv[0] = "serving"
+runpy.run_module("robustscanner_jax.serving", run_name="__main__")
+"""
+
+
+def test_an_export_is_served_without_jax_until_sigterm(tmp_path):
+    needs("onnx")
+    export = tmp_path / "export"
+    rows = some_rows(3, 16)
+    run.export_artefact(some_weights(), export, graph_format="onnx", rows=rows)
+    flags = [f"--model={export}", "--port=0", "--backend=onnxruntime"]
+    process = subprocess.Popen(
+        [sys.executable, "-c", WITHOUT_JAX, *flags, "--drain-seconds=0"],
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ
+        | {"PYTHONPATH": str(REPOSITORY), "ROBUSTSCANNER_TOKEN": "secret"},
+    )
+    try:
+        lines = iter(process.stderr.readline, "")
+        url = next(m[0] for line in lines if (m := re.search(r"http://\S+", line)))
+        headers = {"Content-Type": "image/png"}
+        assert httpx.post(f"{url}/read", content=b"").status_code == 401
+        headers["Authorization"] = "Bearer secret"
+        while httpx.get(f"{url}/readyz").status_code != 200:
+            pass
+        answer = httpx.post(f"{url}/read", content=png(90), headers=headers)
+        assert set(answer.json()["readings"][0]) == {
+            "text",
+            "confidence",
+            "character_confidences",
+        }
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(20) == 0
+    finally:
+        process.kill()
+        process.communicate()
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--model=nowhere"], "error: nowhere/manifest.json: No such file"),
+        (["--model=x", "--images=300"], "can never enter a queue of 256"),
+    ],
+)
+def test_the_command_says_in_one_line_what_is_wrong(capsys, flags, message):
+    assert main(flags) == 1
+    printed = capsys.readouterr().err
+    assert message in printed and printed.count("\n") == 1

@@ -1,0 +1,128 @@
+"""What the launchers share: commands that are printed or run, and checked names."""
+
+import argparse
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+
+# Of clouds and clusters alike: letters, digits and dashes, at most 63.
+NAME = re.compile(r"[a-z]([-a-z0-9]{0,61}[a-z0-9])?")
+
+
+class LaunchError(Exception):
+    """Why nothing was created, or which command failed, in one sentence."""
+
+
+class Commands:
+    """Runs commands of another tool, or prints them.
+
+    Args:
+      dry_run: print alone.
+    """
+
+    def __init__(self, *, dry_run: bool):
+        self.dry_run = dry_run
+
+    def run(self, command: Sequence[str], *, input: str | None = None) -> None:
+        """Prints the command and runs it; with a dry run prints it and its input.
+
+        Raises:
+          LaunchError: the tool is not installed, or the command fails.
+        """
+        print("+", shlex.join(command), flush=True)
+        if self.dry_run:
+            if input is not None:
+                print(input, end="", flush=True)
+            return
+        if shutil.which(command[0]) is None:
+            raise LaunchError(f"{command[0]}: not found; install it, or use --dry-run")
+        done = subprocess.run(command, input=input, text=True)
+        if done.returncode:
+            raise LaunchError(
+                f"{shlex.join(command[:6])} ...: ended with status {done.returncode}"
+            )
+
+    def wait_for(
+        self,
+        command: Sequence[str],
+        *,
+        ready: str,
+        failed: Sequence[str],
+        seconds: float = 30,
+    ) -> None:
+        """Asks again and again until the command prints `ready`.
+
+        Args:
+          command: prints a state.
+          ready: the state that is waited for.
+          failed: states that never become ready.
+          seconds: between two questions.
+
+        Raises:
+          LaunchError: the state is one of `failed`, or the command fails.
+        """
+        print("+", shlex.join(command), f"# until {ready}", flush=True)
+        while not self.dry_run:
+            done = subprocess.run(command, stdout=subprocess.PIPE, text=True)
+            state = done.stdout.strip()
+            if done.returncode or state in failed:
+                raise LaunchError(
+                    f"{shlex.join(command[:6])} ...: expected {ready}, got "
+                    f"{state or f'status {done.returncode}'}"
+                )
+            if state == ready:
+                return
+            time.sleep(seconds)
+
+
+def check_name(name: str, option: str) -> None:
+    """Raises `LaunchError` for a name that clouds and clusters refuse."""
+    if not NAME.fullmatch(name):
+        raise LaunchError(
+            f"{option}: expected at most 63 of a-z, 0-9 and -, starting with a letter, "
+            f"got {name!r}"
+        )
+
+
+def check_arguments(arguments: Sequence[str]) -> None:
+    """Raises `LaunchError` unless the flags of the main program can train.
+
+    They need a config, and a run folder that survives the machines.
+    """
+    given = {a.partition("=")[0].lstrip("-") for a in arguments if "=" in a}
+    missing = [f"--{name}=..." for name in ("config", "workdir") if name not in given]
+    if missing:
+        raise LaunchError(
+            f"after --: expected flags of robustscanner_jax.main with "
+            f"{' and '.join(missing)}, got {list(arguments)}"
+        )
+
+
+def workdir_of(arguments: Sequence[str]) -> str:
+    """Returns the run folder that the flags name."""
+    [workdir] = [a.partition("=")[2] for a in arguments if a.startswith("--workdir=")]
+    return workdir
+
+
+def split_arguments(argv: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Returns the launcher's own arguments, and those after `--`."""
+    argv = list(argv)
+    if "--" not in argv:
+        return argv, []
+    place = argv.index("--")
+    return argv[:place], argv[place + 1 :]
+
+
+def main_command(arguments: Sequence[str], *, python: str = "python3") -> str:
+    """Returns the training command as one line of a shell."""
+    return shlex.join([python, "-m", "robustscanner_jax.main", *arguments])
+
+
+def leave(parser: argparse.ArgumentParser, error: LaunchError) -> int:
+    """Says what is wrong; returns the exit status."""
+    print(f"{parser.prog}: error: {error}", file=sys.stderr)
+    return 2

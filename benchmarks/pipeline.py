@@ -8,10 +8,7 @@ Compare with a training step of `benchmarks.throughput`: the input should be at 
 """
 
 import argparse
-import sys
 import time
-
-from absl import flags
 
 from robustscanner_jax.charset import DICT90, Charset
 from robustscanner_jax.data.pipeline import training_batches
@@ -21,7 +18,9 @@ from robustscanner_jax.preprocessing import Preprocessing
 SECONDS = 8.0
 
 
-def images_per_second(source: str, workers: int, batch: int, augment: float) -> float:
+def images_per_second(
+    source: str, workers: int, batch: int, augment: float, variants: int
+) -> float:
     """Returns the rate once every worker has delivered its first batches."""
     batches = iter(
         training_batches(
@@ -32,6 +31,7 @@ def images_per_second(source: str, workers: int, batch: int, augment: float) -> 
             max_len=30,
             augment_strength=augment,
             batch_size=batch,
+            variants=variants,
             seed=0,
             num_workers=workers,
         )
@@ -53,13 +53,15 @@ def main() -> None:
     parser.add_argument("--workers", default="0,2")
     parser.add_argument("--batch", type=int, default=256)
     parser.add_argument("--augment", type=float, default=0.0)
+    parser.add_argument("--variants", type=int, default=1)
     parser.add_argument("sources", nargs="+", metavar="SOURCE")
     args = parser.parse_args()
-    flags.FLAGS(sys.argv[:1])  # grain's worker processes want parsed flags
     print("| source | workers | img/s |\n|---|---:|---:|")
     for source in args.sources:
         for workers in map(int, args.workers.split(",")):
-            rate = images_per_second(source, workers, args.batch, args.augment)
+            rate = images_per_second(
+                source, workers, args.batch, args.augment, args.variants
+            )
             print(f"| {source} | {workers} | {rate:,.0f} |", flush=True)
 
 

@@ -142,8 +142,8 @@ def profile(call: Callable[[], object]) -> str:
             jax.block_until_ready(result)
         (path,) = glob.glob(f"{folder}/**/*.xplane.pb", recursive=True)
         data = jax.profiler.ProfileData.from_file(path)
-    times: dict[str, float] = collections.Counter()
-    counts: dict[str, int] = collections.Counter()
+    times: collections.defaultdict[str, float] = collections.defaultdict(float)
+    counts: collections.Counter[str] = collections.Counter()
     for plane in data.planes:
         if "GPU" not in plane.name and "TPU" not in plane.name:
             continue

@@ -6,6 +6,7 @@ turns one entry into records in a worker. `read_all` is both, for a plain loop.
 
 from __future__ import annotations
 
+import abc
 import dataclasses
 import json
 import os
@@ -27,7 +28,7 @@ _JPEG_QUALITY = 95
 
 
 @dataclasses.dataclass(frozen=True)
-class Reader:
+class Reader(abc.ABC):
     """One split of a published dataset.
 
     Attributes:
@@ -59,13 +60,13 @@ class Reader:
         """Returns the name of the split, which files and reports carry."""
         return f"{self.NAME}_{self.split}"
 
+    @abc.abstractmethod
     def entries(self) -> Iterator[Any]:
         """Yields small picklable things, the same in the same order each time."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def read(self, entry: Any) -> Iterable[Record | Dropped]:
         """Returns the records of one entry."""
-        raise NotImplementedError
 
     def find(self, *candidates: str) -> Path:
         """Returns the first of some paths below `root` that exists."""

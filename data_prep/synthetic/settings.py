@@ -271,12 +271,12 @@ def _degrade() -> ConfigDict:
 def _make_easy(settings: Any) -> None:
     """Keeps short lower-case words in few plain fonts on flat colours."""
     settings.words.most_frequent = 20_000
-    settings.words.lengths = (3, 6)
+    settings.words.lengths = (3, 5)
     settings.words.shares = ConfigDict({"word": 1.0})
     settings.words.case_shares = ConfigDict({"lower": 1.0})
     settings.words.by_frequency = 0.0
     settings.fonts.families = EASY_FAMILIES
-    settings.fonts.max_files = 24
+    settings.fonts.max_files = 16
     settings.glyphs.spaced_share = 0.0
     settings.glyphs.bold_share = settings.glyphs.thin_share = 0.0
     settings.style.share = 0.0

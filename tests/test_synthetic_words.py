@@ -127,7 +127,7 @@ def test_the_easy_preset_shows_short_words_in_lower_case():
     options = plain(get_settings("easy")).words
     vocabulary = Vocabulary(LIST, options)
     for label in draw_many(vocabulary, options, 300):
-        assert label.islower() and label.isalpha() and 3 <= len(label) <= 6
+        assert label.islower() and label.isalpha() and 3 <= len(label) <= 5
 
 
 def test_a_word_list_is_read_from_the_file_that_the_environment_names(

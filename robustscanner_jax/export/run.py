@@ -12,6 +12,8 @@ from tqdm import tqdm
 import robustscanner_jax
 from robustscanner_jax import artefact, backends
 from robustscanner_jax.artefact import GRAPH_FILES, WEIGHTS_FILE, Manifest, SelfTest
+from robustscanner_jax.data.rendered import open_named
+from robustscanner_jax.data.transforms import pixels_of
 from robustscanner_jax.preprocessing import Preprocessing, resize_and_pad
 from robustscanner_jax.reading import DecodedRows
 from robustscanner_jax.recognizer import Recognizer
@@ -41,15 +43,11 @@ def comparison_rows(
     Raises:
       ValueError: the source holds no image.
     """
-    from robustscanner_jax.data.images import decode_image
-    from robustscanner_jax.data.rendered import open_named
-
     records = open_named(source)
-    rows = []
-    for number in range(min(count, len(records))):
-        image = records[number]["image"]
-        pixels = decode_image(image) if isinstance(image, bytes) else image
-        rows.append(resize_and_pad(pixels, rule))
+    rows = [
+        resize_and_pad(pixels_of(records[number]), rule)
+        for number in range(min(count, len(records)))
+    ]
     if not rows:
         raise ValueError(f"{source}: no images to compare the export on")
     pixels, widths = zip(*rows, strict=True)

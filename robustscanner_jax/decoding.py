@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PyTree, Real
 
+from robustscanner_jax.models.precision import wide
 from robustscanner_jax.models.robustscanner import RobustScanner
 
 
@@ -88,7 +89,7 @@ def greedy(
         token=jnp.full(b, model.start_id, jnp.int32),
         finished=jnp.zeros(b, bool),
         ids=jnp.full((steps, b), model.pad_id, jnp.int32),
-        probabilities=jnp.ones((steps, b), jnp.float32),
+        probabilities=jnp.ones((steps, b), wide(model.dtype)),
     )
     end = jax.lax.while_loop(unfinished, advance, start)
     return Decoded(end.ids.T, end.probabilities.T)

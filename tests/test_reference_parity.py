@@ -128,6 +128,29 @@ def test_every_stage_equals_the_published_one(source, shared, capsys):
     assert set(TOLERANCES) - set(measured) == left_out
 
 
+@pytest.mark.reference
+@pytest.mark.parametrize("source", SOURCES)
+def test_in_float64_nothing_is_left_but_the_storage_of_the_published_logits(
+    source, shared
+):
+    """The files keep them as float32, which rounds a logit of 30 by 2e-6."""
+    found = certificate(source, shared(f"reference/{source}_golden.npz"))
+    measured = {d.stage: d.largest for d in found.deviations}
+    assert measured["teacher_logits_f64"] < 4e-6
+    assert measured["greedy_logits_f64"] < 4e-6
+    assert measured["greedy_probabilities_f64"] < 2e-6
+    assert measured["eval_loss_f64"] < 1e-8
+
+
+@pytest.mark.reference
+@pytest.mark.parametrize("source", SOURCES)
+def test_the_published_float32_probabilities_are_off_by_1e_4_themselves(source, shared):
+    golden = golden_of(shared(f"reference/{source}_golden.npz"))
+    exact = jax.nn.softmax(golden["greedy_logits_f64"])
+    theirs = np.abs(golden["greedy_probs"] - exact).max()
+    assert theirs == pytest.approx(OWN_ERROR[source]["greedy_probabilities"], rel=0.1)
+
+
 @functools.lru_cache(maxsize=2)
 def imported(source, path):
     state = checkpoints.state(source, str(golden_of(path)["salt"]))

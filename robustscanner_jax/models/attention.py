@@ -6,6 +6,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Real
 
+from robustscanner_jax.models.precision import wide
+
 # Finite on purpose: a row of -inf alone makes softmax return NaN.
 MASKED_LOGIT = -1e9
 
@@ -46,12 +48,13 @@ def attention_weights(
     keys: Float[Array, "b s d"],
     valid: Bool[Array, "b s"],
 ) -> Float[Array, "b t s"]:
-    """Returns float32 weights that sum to 1 over the valid cells.
+    """Returns weights that sum to 1 over the valid cells.
 
     The logits are not scaled by sqrt(d), as in the published networks. The softmax runs
-    in float32 whatever the dtype of the inputs.
+    in float32, or wider with wider inputs.
     """
-    logits = jnp.einsum("btd,bsd->bts", query, keys, preferred_element_type=jnp.float32)
+    dtype = wide(query.dtype)
+    logits = jnp.einsum("btd,bsd->bts", query, keys, preferred_element_type=dtype)
     logits = jnp.where(valid[:, None, :], logits, MASKED_LOGIT)
     return jax.nn.softmax(logits, axis=-1)
 

@@ -5,6 +5,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, DTypeLike, Float
 
+from robustscanner_jax.models.precision import wide
+
 
 class BatchNorm(nn.Module):
     """Normalises each channel over batch, height and width.
@@ -18,7 +20,7 @@ class BatchNorm(nn.Module):
         `nn.BatchNorm` knows only the latter, hence this module.
       momentum: share of the old running value kept by an update; PyTorch's 0.1 is 0.9.
       epsilon: added to the variance.
-      dtype: of the output; statistics are float32 whatever it is.
+      dtype: of the output; statistics are float32, or wider with it.
     """
 
     unbiased_variance: bool = True
@@ -36,11 +38,11 @@ class BatchNorm(nn.Module):
         scale = self.param("scale", nn.initializers.ones, channels)
         bias = self.param("bias", nn.initializers.zeros, channels)
 
+        x = x.astype(wide(x.dtype))
         if train:
-            wide = x.astype(jnp.float32)
-            mean = wide.mean(axis=(0, 1, 2))
+            mean = x.mean(axis=(0, 1, 2))
             # One pass over x: both sums fuse into a single read of the activations.
-            var = jnp.maximum((wide * wide).mean(axis=(0, 1, 2)) - mean * mean, 0.0)
+            var = jnp.maximum((x * x).mean(axis=(0, 1, 2)) - mean * mean, 0.0)
             if not self.is_initializing():
                 count = x.size // channels
                 kept = (
@@ -57,4 +59,4 @@ class BatchNorm(nn.Module):
         factor = scale * jax.lax.rsqrt(var + self.epsilon)
         offset = bias - mean * factor
         factor, offset = factor[None, None, None, :], offset[None, None, None, :]
-        return (x.astype(jnp.float32) * factor + offset).astype(self.dtype)
+        return (x * factor + offset).astype(self.dtype)

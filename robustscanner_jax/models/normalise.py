@@ -3,6 +3,8 @@
 import jax.numpy as jnp
 from jaxtyping import Array, DTypeLike, Float, UInt8
 
+from robustscanner_jax.models.precision import wide
+
 
 def normalise(
     image: UInt8[Array, "b h w 3"],
@@ -12,4 +14,4 @@ def normalise(
     dtype: DTypeLike = jnp.float32,
 ) -> Float[Array, "b h w 3"]:
     """Returns (pixel - mean) / scale; padding of zeros becomes about -1."""
-    return ((image.astype(jnp.float32) - mean) / scale).astype(dtype)
+    return ((image.astype(wide(dtype)) - mean) / scale).astype(dtype)

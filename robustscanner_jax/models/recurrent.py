@@ -7,6 +7,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, DTypeLike, Float
 
+from robustscanner_jax.models.precision import wide
+
 
 class Cell(NamedTuple):
     """The state of one layer."""
@@ -36,12 +38,12 @@ def lstm_cell(
 ) -> Cell:
     """Returns the next state; its `hidden` is the layer's output.
 
-    Products run in `dtype`, gates and memory in float32.
+    Products run in `dtype`, gates and memory in float32 or wider.
     """
     bias = weights.input_bias + weights.recurrent_bias
     gates = jnp.dot(inputs.astype(dtype), weights.input_kernel.astype(dtype))
     gates += jnp.dot(cell.hidden.astype(dtype), weights.recurrent_kernel.astype(dtype))
-    gates = gates.astype(jnp.float32) + bias[None, :]
+    gates = gates.astype(wide(dtype)) + bias[None, :]
     input_gate, forget_gate, candidate, output_gate = jnp.split(gates, 4, axis=-1)
     memory = nn.sigmoid(forget_gate) * cell.memory
     memory += nn.sigmoid(input_gate) * jnp.tanh(candidate)
@@ -54,7 +56,8 @@ class StackedLSTM(nn.Module):
     Attributes:
       width: of the state and the output.
       num_layers: layers in the stack.
-      dtype: of the matrix products; parameters, gates and memory are float32.
+      dtype: of the matrix products; parameters, gates and memory are at
+        least float32.
     """
 
     width: int = 128
@@ -63,7 +66,7 @@ class StackedLSTM(nn.Module):
 
     def initial_carry(self, b: BatchSize) -> Carry:
         """Returns the zero state for `b` sequences."""
-        zeros = jnp.zeros((b, self.width), jnp.float32)
+        zeros = jnp.zeros((b, self.width), wide(self.dtype))
         return (Cell(zeros, zeros),) * self.num_layers
 
     @nn.compact

@@ -19,6 +19,7 @@ from robustscanner_jax.models.attention import (
 from robustscanner_jax.models.fusion import DynamicFusion
 from robustscanner_jax.models.hybrid import HybridBranch
 from robustscanner_jax.models.position import PositionBranch
+from robustscanner_jax.models.precision import wide
 from robustscanner_jax.models.recurrent import BatchSize, Carry
 from robustscanner_jax.models.resnet31 import ResNet31
 
@@ -58,7 +59,8 @@ class RobustScanner(nn.Module):
       unbiased_variance: see `BatchNorm`.
       use_hybrid, use_position: switch a branch's glimpse off, for ablation: zeros take
         its place.
-      dtype: of the computation; parameters, statistics, softmax stay float32.
+      dtype: of the computation; parameters, statistics, softmax and logits stay
+        float32. With float64 variables, float64 is float64 throughout.
     """
 
     num_classes: int = 93
@@ -163,7 +165,7 @@ class RobustScanner(nn.Module):
         hybrid_glimpses, _ = self._glimpse(encoded, self.hybrid(tokens))
         position_glimpses = encoded.position_glimpses[:, : tokens.shape[1]]
         fused = self._fuse(hybrid_glimpses, position_glimpses)
-        return self.classifier(fused).astype(jnp.float32)
+        return self.classifier(fused).astype(wide(self.dtype))
 
     def initial_carry(self, b: BatchSize) -> Carry:
         """Returns the decoder's state before the first character."""
@@ -181,7 +183,7 @@ class RobustScanner(nn.Module):
         hybrid_glimpse, _ = self._glimpse(encoded, query[:, None, :])
         position_glimpse = jnp.take(encoded.position_glimpses, index, axis=1)
         fused = self._fuse(hybrid_glimpse, position_glimpse[:, None, :])
-        return carry, self.classifier(fused)[:, 0].astype(jnp.float32)
+        return carry, self.classifier(fused)[:, 0].astype(wide(self.dtype))
 
     def explain(
         self,

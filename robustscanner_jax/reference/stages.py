@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, PyTree, Real
 
+from robustscanner_jax.models.precision import wide
 from robustscanner_jax.models.robustscanner import RobustScanner
 
 # The backbone's golden stages are thinned out: [b, c, h, w] -> every 16th channel, 4th
@@ -125,7 +126,7 @@ def cross_entropies(
     """Returns the loss of each step as published: outputs[:-1] against tokens[1:]."""
     targets = tokens[:, 1:]
     counted = targets != pad_id
-    log_probabilities = jax.nn.log_softmax(logits[:, :-1].astype(jnp.float32))
+    log_probabilities = jax.nn.log_softmax(logits[:, :-1].astype(wide(logits.dtype)))
     labels = jnp.where(counted, targets, 0)[..., None]
     losses = -jnp.take_along_axis(log_probabilities, labels, axis=-1)[..., 0]
     return jnp.where(counted, losses, 0.0)

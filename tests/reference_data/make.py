@@ -24,7 +24,7 @@ WHOLE = (
     "stage_block2 stage_relu2 stage_block3 stage_relu3 stage_block4 stage_relu4 "
     "stage_block5 backbone_mean backbone_std teacher_logits images_u8 valid_ratio "
     "valid_width target_padded target_text greedy_tokens greedy_text greedy_score "
-    "greedy_scores eval_loss_per_token"
+    "greedy_scores eval_loss_per_token teacher_logits_f64 greedy_logits_f64"
 ).split()
 
 

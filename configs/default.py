@@ -72,5 +72,10 @@ def get_config() -> ConfigDict:
     config.train.evaluate_every = 5_000  # updates
     config.train.save_every = 1_000  # updates
     config.train.keep = 3  # newest checkpoints that stay
-    config.train.init_weights = ""  # weights file to start from; empty: random
+    # Weights file to start from, of this or another charset or max_len; empty: random.
+    config.train.init_weights = ""
+    # First and last update of a profiler trace in RUN/profile; (0, 0): none.
+    config.train.profile = (0, 0)
+    # An update that takes longer ends the process with a traceback; 0: waits forever.
+    config.train.stall_seconds = 1_800
     return config

@@ -1,19 +1,35 @@
 """Checkpoints of a run: variables, optimiser and data position, saved as one unit.
 
 Orbax writes each step under a temporary name and renames it when all of it is there, so
-a step that is listed is complete.
+a step that is listed is complete. Digests tell later whether it still is.
 """
 
 import dataclasses
+import errno
+import logging
+import os
+import shutil
 from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
-from jax.sharding import Sharding
 
+from robustscanner_jax import digest, distributed
+from robustscanner_jax.checkpoint_reading import open_folder, restore_newest
 from robustscanner_jax.steps import TrainState
-from robustscanner_jax.weights import listed
+
+logger = logging.getLogger(__name__)
+
+# What a damaged step is called once training went on from the one before.
+DAMAGED = ".damaged"
+# A checkpoint takes so much more than its arrays, at most.
+OVERHEAD = 1.05
+
+
+class NotSaved(OSError):
+    """A checkpoint could not be written; those before it are untouched."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,7 +82,7 @@ class Checkpoints:
 
     def __init__(self, workdir: Path, *, keep: int):
         self.folder = Path(workdir).resolve() / "checkpoints"
-        self._manager = _open(
+        self._manager = open_folder(
             self.folder,
             ocp.CheckpointManagerOptions(
                 max_to_keep=keep, cleanup_tmp_directories=True
@@ -78,131 +94,89 @@ class Checkpoints:
         return self._manager.latest_step()
 
     def save(self, state: TrainState, position: DataPosition) -> None:
-        """Saves a step; writing goes on in the background."""
+        """Saves a step; writing goes on in the background.
+
+        Raises:
+          NotSaved: the disk has no room, or writing the step before failed.
+        """
+        self.wait()
         network, training = _split(state)
+        self._need_room((network, training))
+        data: dict[str, Any] = dataclasses.asdict(position)
+        data["digests"] = {
+            "network": digest.of_arrays(network),
+            "training": digest.of_arrays(training),
+        }
         self._manager.save(
             int(state.step),
             args=ocp.args.Composite(
                 network=ocp.args.StandardSave(network),
                 training=ocp.args.StandardSave(training),
-                data=ocp.args.JsonSave(dataclasses.asdict(position)),
+                data=ocp.args.JsonSave(data | {"crc32": digest.of_json(data)}),
             ),
         )
+
+    def _need_room(self, arrays: Any) -> None:
+        """Raises `NotSaved` on every process where the first finds too little space."""
+        needed = OVERHEAD * sum(x.nbytes for x in jax.tree.leaves(arrays))
+        free = shutil.disk_usage(self.folder).free
+        short = free < needed and jax.process_index() == 0
+        if distributed.total(np.array(short, np.int32)):
+            raise NotSaved(
+                f"{self.folder}: a checkpoint takes up to {needed / 1e6:,.0f} MB, and "
+                f"{free / 1e6:,.0f} MB are free"
+            )
 
     def restore(self, like: TrainState) -> tuple[TrainState, DataPosition]:
         """Returns the newest step, placed like `like`: a state's shapes and shardings.
 
+        Steps that are damaged are passed over with a warning, and get another name:
+        training goes on from the one before, and will save them again.
+
         Raises:
-          ValueError: there is none, it holds other shapes, or it is damaged.
+          ValueError: there is none, it holds other shapes, or all are damaged.
         """
-        step = self.latest()
-        if step is None:
-            raise ValueError(f"{self.folder}: no complete checkpoint")
         network, training = _split(like)
-        kept = _restore(
-            self._manager, self.folder, step, {"network": network, "training": training}
+        kept, step = restore_newest(
+            self._manager, self.folder, {"network": network, "training": training}
         )
+        self._set_aside_after(step)
         state = _join(kept["network"], kept["training"])
-        return state, DataPosition(**kept["data"])
+        data = kept["data"]
+        return state, DataPosition(data["batches"], data["examples"])
+
+    def _set_aside_after(self, step: int) -> None:
+        damaged = [s for s in self._manager.all_steps() if s > step]
+        if not damaged:
+            return
+        if jax.process_index() == 0:
+            for number in damaged:
+                path = self.folder / str(number)
+                shutil.rmtree(path.with_name(path.name + DAMAGED), ignore_errors=True)
+                path.rename(path.with_name(path.name + DAMAGED))
+        distributed.wait_for_all("damaged")
+        self._manager.reload()
 
     def wait(self) -> None:
-        """Returns when everything that was saved is on disk."""
-        self._manager.wait_until_finished()
+        """Returns when everything that was saved is on disk.
+
+        Raises:
+          NotSaved: it is not; what was written of it is gone.
+        """
+        try:
+            self._manager.wait_until_finished()
+        except Exception as error:  # of any type: it comes from a thread
+            for part in self.folder.glob("*.orbax-checkpoint-tmp*"):
+                shutil.rmtree(part, ignore_errors=True)
+            reason, full = str(error).strip(), os.strerror(errno.ENOSPC)
+            # In the middle of hundreds of characters.
+            reason = full if full in reason else reason.partition("\n")[0][:200]
+            raise NotSaved(f"{self.folder}: {reason}") from error
 
     def close(self) -> None:
         """Waits, then lets go of the folder."""
+        try:
+            self.wait()
+        except NotSaved as error:  # an error that is under way matters more
+            logger.error("the last checkpoint was not saved: %s", error)
         self._manager.close()
-
-
-def _open(
-    folder: Path, options: ocp.CheckpointManagerOptions | None = None
-) -> ocp.CheckpointManager:
-    handlers = {
-        "network": ocp.StandardCheckpointHandler(),
-        "training": ocp.StandardCheckpointHandler(),
-        "data": ocp.JsonCheckpointHandler(),
-    }
-    return ocp.CheckpointManager(folder, item_handlers=handlers, options=options)
-
-
-def _restore(
-    manager: ocp.CheckpointManager, folder: Path, step: int, wanted: dict[str, Any]
-) -> Any:
-    """Returns the items of a step with the shapes of `wanted`, and "data"."""
-    try:
-        # Compared before anything is read: orbax's own error has hundreds of lines.
-        metadata = manager.item_metadata(step)
-        different = listed(
-            [
-                difference
-                for name, tree in wanted.items()
-                for difference in _differences(_shapes(metadata[name]), _shapes(tree))
-            ]
-        )
-        if not different:
-            items = {name: ocp.args.StandardRestore(t) for name, t in wanted.items()}
-            arguments = ocp.args.Composite(**items, data=ocp.args.JsonRestore())
-            return manager.restore(step, args=arguments)
-    except Exception as error:  # of any type, the base class included
-        reason = str(error).strip().partition("\n")[0][:200]
-        raise ValueError(
-            f"{folder}: checkpoint {step} is damaged ({reason}); without its folder, "
-            "the one before is used"
-        ) from error
-    raise ValueError(
-        f"{folder}: checkpoint {step} does not fit this config ({different}); "
-        "use the config of the run, or another --workdir"
-    )
-
-
-def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:
-    leaves, _ = jax.tree_util.tree_flatten_with_path(getattr(tree, "tree", tree))
-    return {
-        jax.tree_util.keystr(path, simple=True, separator="/"): tuple(leaf.shape)
-        for path, leaf in leaves
-    }
-
-
-def _differences(
-    found: dict[str, tuple[int, ...]], wanted: dict[str, tuple[int, ...]]
-) -> list[str]:
-    """Returns what differs between the arrays of a checkpoint and of a config."""
-    if not found:
-        raise ValueError("its metadata is missing")
-    differences = []
-    for path in sorted(found.keys() | wanted.keys()):
-        if path not in found:
-            differences.append(f"{path} is missing")
-        elif path not in wanted:
-            differences.append(f"{path} is not part of it")
-        elif found[path] != wanted[path]:
-            differences.append(
-                f"{path}: expected shape {wanted[path]}, got {found[path]}"
-            )
-    return differences
-
-
-def restore_variables(
-    workdir: Path, shapes: dict[str, Any], *, sharding: Sharding
-) -> tuple[dict[str, Any], int]:
-    """Returns the variables that evaluation uses, and their step.
-
-    Args:
-      workdir: the run folder.
-      shapes: of `params` and `batch_stats`, such as `jax.eval_shape` gives.
-      sharding: where the arrays go.
-
-    Raises:
-      ValueError: no complete checkpoint, or one that is damaged or of another config.
-    """
-    folder = Path(workdir).resolve() / "checkpoints"
-    if not folder.is_dir():
-        raise ValueError(f"{folder}: not found; this run has saved nothing yet")
-    with _open(folder) as manager:
-        step = manager.latest_step()
-        if step is None:
-            raise ValueError(f"{folder}: no complete checkpoint")
-        like = jax.tree.map(
-            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), shapes
-        )
-        return _restore(manager, folder, step, {"network": like})["network"], step

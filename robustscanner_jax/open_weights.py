@@ -10,7 +10,7 @@ import numpy as np
 
 from robustscanner_jax import config as config_lib
 from robustscanner_jax import run_folder
-from robustscanner_jax.checkpoint import restore_variables
+from robustscanner_jax.checkpoint_reading import restore_variables
 from robustscanner_jax.weights import Weights, expected_shapes, load_weights, unflatten
 
 # Beside the package in a clone, inside it in an installed wheel.

@@ -1,31 +1,25 @@
 """Training: from a config to a run folder with checkpoints and an accuracy table."""
 
-import dataclasses
 import functools
 import logging
-import time
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
-import optax
-from tqdm import tqdm
 
 from robustscanner_jax import config as config_lib
-from robustscanner_jax import distributed, evaluate, partition, run_folder
-from robustscanner_jax.charset import Charset
-from robustscanner_jax.checkpoint import Checkpoints, DataPosition
+from robustscanner_jax import distributed, evaluate, flops, partition
+from robustscanner_jax.checkpoint import Checkpoints, DataPosition, NotSaved
 from robustscanner_jax.data.pipeline import DEVICE_KEYS, training_batches
 from robustscanner_jax.data.rendered import open_named
-from robustscanner_jax.metric_writer import MetricWriter
-from robustscanner_jax.models.robustscanner import RobustScanner
-from robustscanner_jax.optim import make_optimizer, make_schedule
-from robustscanner_jax.preprocessing import Preprocessing
-from robustscanner_jax.recognizer import Recognizer, compute_dtype
-from robustscanner_jax.steps import TrainState, create_state, train_step
-from robustscanner_jax.train_log import ExampleCounts, Interval
-from robustscanner_jax.weights import Weights, load_weights
+from robustscanner_jax.profiling import ProfiledUpdates
+from robustscanner_jax.recognizer import Recognizer
+from robustscanner_jax.steps import TrainState, train_step
+from robustscanner_jax.train_log import Clock, ExampleCounts, Interval, RunLog
+from robustscanner_jax.train_setup import Setup, set_up, start
+from robustscanner_jax.watchdog import Watchdog
+from robustscanner_jax.weights import Weights
 
 logger = logging.getLogger(__name__)
 
@@ -42,21 +36,6 @@ class Preempted(Exception):
     """SIGTERM or Ctrl-C came, and the state of that step is saved."""
 
 
-@dataclasses.dataclass(frozen=True)
-class Setup:
-    """What a config becomes: everything that stays the same during a run."""
-
-    config: config_lib.Config
-    workdir: Path
-    charset: Charset
-    rule: Preprocessing
-    model: RobustScanner
-    schedule: optax.Schedule
-    tx: optax.GradientTransformation
-    mesh: jax.sharding.Mesh
-    writes: bool  # whether this process writes files; one of all does
-
-
 def run(config: config_lib.Config, workdir: Path) -> None:
     """Trains until `config.train.steps`, resuming where the run folder left off.
 
@@ -68,7 +47,7 @@ def run(config: config_lib.Config, workdir: Path) -> None:
       Preempted: a signal came; the state is saved.
     """
     config_lib.validate(config)
-    setup = _set_up(config, workdir)
+    setup = set_up(config, workdir)
     store = workdir / "rendered" if config.data.store_rendered else None
     with distributed.first_process_first("rendered"):
         benchmarks = [
@@ -78,7 +57,7 @@ def run(config: config_lib.Config, workdir: Path) -> None:
         sources = [open_named(source, store=store) for source in config.data.train]
     checkpoints = Checkpoints(workdir, keep=config.train.keep)
     try:
-        state, position = _start(setup, checkpoints)
+        state, position = start(setup, checkpoints)
         _describe(setup, state, sources)
         with distributed.stop_signals() as signals:
             state = _train(
@@ -88,78 +67,6 @@ def run(config: config_lib.Config, workdir: Path) -> None:
         checkpoints.close()
     _evaluate(setup, state, benchmarks)
     distributed.wait_for_all("end")  # one process writes the results
-
-
-def _set_up(config: config_lib.Config, workdir: Path) -> Setup:
-    train = config.train
-    charset = config_lib.make_charset(config)
-    mesh = partition.make_mesh()
-    partition.check_batch_size(
-        config.data.batch_size, mesh, accumulate=train.accumulate
-    )
-    schedule = make_schedule(
-        train.schedule,
-        peak=train.peak_lr,
-        steps=train.steps,
-        warmup_steps=train.warmup_steps,
-    )
-    writes = jax.process_index() == 0
-    run_folder.claim(workdir, config, write=writes)
-    return Setup(
-        config=config,
-        workdir=workdir,
-        charset=charset,
-        rule=config_lib.make_preprocessing(config),
-        model=config_lib.make_model(config, charset).clone(
-            dtype=compute_dtype(config.model.dtype)
-        ),
-        schedule=schedule,
-        tx=make_optimizer(
-            schedule, clip_norm=train.clip_norm, weight_decay=train.weight_decay
-        ),
-        mesh=mesh,
-        writes=writes,
-    )
-
-
-def _start(setup: Setup, checkpoints: Checkpoints) -> tuple[TrainState, DataPosition]:
-    """Returns the newest checkpoint, or the state before the first update."""
-    create = functools.partial(
-        create_state,
-        jax.random.key(setup.config.seed),
-        model=setup.model,
-        tx=setup.tx,
-        image_size=(setup.rule.height, setup.rule.max_width),
-        ema=setup.config.train.ema_decay > 0,
-    )
-    if checkpoints.latest() is not None:
-        like = partition.replicated_shapes(jax.eval_shape(create), setup.mesh)
-        state, position = checkpoints.restore(like)
-        logger.info("resuming %s at step %d", setup.workdir, int(state.step))
-        return state, position
-    state = partition.place_state(create, setup.mesh)
-    if setup.config.train.init_weights:
-        state = _with_weights(
-            setup, state, load_weights(setup.config.train.init_weights)
-        )
-    return state, DataPosition(batches=0, examples={})
-
-
-def _with_weights(setup: Setup, state: TrainState, weights: Weights) -> TrainState:
-    """Returns the state with variables of a weights file, for fine-tuning."""
-    model = weights.model.clone(dtype=setup.model.dtype)
-    if (model, weights.charset) != (setup.model, setup.charset):
-        raise ValueError(
-            f"{setup.config.train.init_weights}: its network or charset is not the "
-            f"config's: expected {setup.model}, got {model}"
-        )
-    copy = partition.replicated(setup.mesh)
-    ema_params = weights.variables["params"] if state.ema_params else {}
-    return state.replace(
-        params=jax.device_put(weights.variables["params"], copy),
-        batch_stats=jax.device_put(weights.variables["batch_stats"], copy),
-        ema_params=jax.device_put(ema_params, copy),
-    )
 
 
 def _describe(setup: Setup, state: TrainState, sources: list[Any]) -> None:
@@ -188,40 +95,78 @@ def _train(
     """Runs the updates that are left; logs, saves and evaluates on the way."""
     train = setup.config.train
     first, last = position.batches, train.steps
+    if first >= last:
+        return state
     step_fn = _compile_step(setup)
-    batches = iter(_batches(setup, sources, start=first)) if first < last else iter(())
-    examples, interval = ExampleCounts(position.examples), Interval()
-    writer = MetricWriter(setup.workdir, enabled=setup.writes)
-    progress = tqdm(total=last, initial=first, desc="train", unit="step", disable=None)
-    with writer, progress:
+    batches = iter(_batches(setup, sources, start=first))
+    examples, clock = ExampleCounts(position.examples), Clock()
+    interval = Interval(clock)
+    profiled = ProfiledUpdates(setup.workdir / "profile", *train.profile)
+    watchdog = Watchdog(train.stall_seconds)
+    with clock, _open_log(setup, clock, first) as log, profiled, watchdog:
         for step in range(first + 1, last + 1):
-            asked = time.perf_counter()
-            batch = next(batches)
-            interval.waited += time.perf_counter() - asked
+            watchdog.alive()
+            profiled.before(step)
+            with clock.spent("data_wait"):
+                batch = next(batches)
             examples.add(batch["problem"])
-            state, metrics = step_fn(
-                state, partition.put_batch(batch, DEVICE_KEYS, setup.mesh)
-            )
+            with clock.maybe_compiling():
+                device_batch = partition.put_batch(batch, DEVICE_KEYS, setup.mesh)
+                state, metrics = step_fn(state, device_batch)
             interval.metrics.append(metrics)
-            progress.update()
+            profiled.after(step, metrics)
+            log.step()
             stop = distributed.stops(signals.received, step)
             if step % train.log_every == 0 or step == last:
                 everywhere = examples.everywhere()
-                _log(setup, writer, step, interval, everywhere, progress)
+                log.write(step, interval, everywhere)
                 _check(setup, state, everywhere)
-                interval = Interval()
+                interval = Interval(clock)
             if step % train.save_every == 0 or step == last or stop:
-                seen = examples.everywhere().named()
-                checkpoints.save(state, DataPosition(step, seen))
+                with clock.spent("saving"):
+                    reached = DataPosition(step, examples.everywhere().named())
+                    _save(checkpoints, state, reached, final=step == last or stop)
             if stop:
-                checkpoints.wait()
                 raise Preempted(f"saved step {step} in {setup.workdir}")
             if step % train.evaluate_every == 0 and step != last:
-                for result in _evaluate(setup, state, benchmarks):
-                    score = result.score
-                    writer.write(step, **{f"accuracy/{score.name}": score.accuracy})
-                interval = Interval()
+                watchdog.rest()
+                with clock.spent("evaluating"):
+                    scores = [r.score for r in _evaluate(setup, state, benchmarks)]
+                log.write_accuracies(step, {s.name: s.accuracy for s in scores})
     return state
+
+
+def _open_log(setup: Setup, clock: Clock, first: int) -> RunLog:
+    peak = flops.peak_flops(jax.devices()[0])
+    if peak is not None:
+        size = setup.rule.height, setup.rule.max_width
+        # The backward pass takes twice the forward one.
+        peak *= setup.mesh.size / (3 * flops.forward_flops(setup.model, size))
+    return RunLog(
+        setup.workdir,
+        steps=(first, setup.config.train.steps),
+        batch_size=setup.config.data.batch_size,
+        schedule=setup.schedule,
+        clock=clock,
+        peak_images=peak,
+        enabled=setup.writes,
+    )
+
+
+def _save(
+    checkpoints: Checkpoints, state: TrainState, position: DataPosition, *, final: bool
+) -> None:
+    """Saves; a failure ends the run only where no later attempt will come."""
+    try:
+        checkpoints.save(state, position)
+        if final:
+            checkpoints.wait()
+    except NotSaved as error:
+        if final:
+            raise TrainingStopped(
+                f"step {position.batches} is not saved: {error}"
+            ) from error
+        logger.error("step %d is not saved, going on: %s", position.batches, error)
 
 
 def _compile_step(setup: Setup) -> Any:
@@ -254,28 +199,6 @@ def _batches(setup: Setup, sources: list[Any], *, start: int) -> Any:
         process_index=jax.process_index(),
         process_count=jax.process_count(),
     )
-
-
-def _log(
-    setup: Setup,
-    writer: MetricWriter,
-    step: int,
-    interval: Interval,
-    examples: ExampleCounts,
-    progress: tqdm,
-) -> None:
-    values = interval.summary(batch_size=setup.config.data.batch_size)
-    values["learning_rate"] = float(np.asarray(setup.schedule(step - 1)))
-    values |= {f"left_out/{name}": n for name, n in examples.left_out().items()}
-    writer.write(step, **values)
-    line = (
-        f"loss {values['loss']:.4f}, tokens right {values['token_accuracy']:.1%}, "
-        f"{values['images_per_second']:.0f} img/s, "
-        f"waiting for data {values['data_wait_share']:.0%}"
-    )
-    progress.set_postfix_str(line)
-    if progress.disable and setup.writes:
-        logger.info("step %d: %s", step, line)
 
 
 def _check(setup: Setup, state: TrainState, examples: ExampleCounts) -> None:

@@ -1,15 +1,27 @@
-"""What a stretch of training did: sums of the device, clocks and counts of the host."""
+"""What a run says of itself: sums of the device, clocks and counts of the host."""
 
 import collections
+import contextlib
+import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 
 import jax
+import jax.monitoring
 import numpy as np
+import optax
+from tqdm import tqdm
 
 from robustscanner_jax import distributed
 from robustscanner_jax.data.transforms import Problem
+from robustscanner_jax.metric_writer import MetricWriter
 from robustscanner_jax.steps import Metrics
+
+logger = logging.getLogger(__name__)
+
+# What JAX calls a finished compilation.
+COMPILED = "/jax/core/compile/backend_compile_duration"
 
 
 class ExampleCounts:
@@ -66,34 +78,180 @@ class ExampleCounts:
         return sum(self._counts.values())
 
 
+class Clock:
+    """Where the time of a run goes.
+
+    Attributes:
+      compilations: computations compiled, or fetched from the cache, since it began.
+    """
+
+    PARTS = ("data_wait", "saving", "evaluating", "compiling")
+
+    def __init__(self):
+        self.compilations = 0
+        self.began = time.perf_counter()
+        self._seconds: dict[str, float] = dict.fromkeys(self.PARTS, 0.0)
+
+    def __enter__(self) -> "Clock":
+        """Starts to count compilations."""
+        jax.monitoring.register_event_duration_secs_listener(self._notice)
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        """Stops to count compilations."""
+        jax.monitoring.unregister_event_duration_listener(self._notice)
+
+    def _notice(self, event: str, duration_secs: float, **kwargs: object) -> None:
+        del duration_secs, kwargs
+        self.compilations += event == COMPILED
+
+    @contextlib.contextmanager
+    def spent(self, part: str) -> Iterator[None]:
+        """Adds the time of its body to a part."""
+        began = time.perf_counter()
+        try:
+            yield
+        finally:
+            self._seconds[part] += time.perf_counter() - began
+
+    @contextlib.contextmanager
+    def maybe_compiling(self) -> Iterator[None]:
+        """Adds the time of its body to "compiling" if anything was compiled in it."""
+        before, began = self.compilations, time.perf_counter()
+        yield
+        if self.compilations > before:
+            self._seconds["compiling"] += time.perf_counter() - began
+
+    def seconds(self) -> dict[str, float]:
+        """Returns the seconds of each part so far, and "total" since it began."""
+        return self._seconds | {"total": time.perf_counter() - self.began}
+
+    def goodput(self) -> float:
+        """Returns the share of time since it began that went into training proper."""
+        seconds = self.seconds()
+        lost = sum(seconds[part] for part in self.PARTS)
+        return max(0.0, 1 - lost / max(seconds["total"], 1e-9))
+
+
 class Interval:
     """The updates since the last line of the log.
 
+    Args:
+      clock: of the run.
+
     Attributes:
       metrics: of each update, still on the device.
-      waited: seconds for which the loop waited for data.
     """
 
-    def __init__(self):
+    def __init__(self, clock: Clock):
         self.metrics: list[Metrics] = []
-        self.waited = 0.0
-        self._start = time.perf_counter()
+        self._clock = clock
+        self._before = clock.seconds()
 
     def summary(self, *, batch_size: int) -> dict[str, float]:
         """Returns means over the interval; waits for the device.
 
-        `loss` in nats a token, `token_accuracy` and `data_wait_share` in [0, 1],
-        `images_per_second`, the mean `grad_norm`, and the count `skipped_updates`.
+        `loss` in nats a token, `token_accuracy`, the mean `grad_norm`, and the count
+        `skipped_updates`. `images_per_second` over the time that was not spent on
+        saving, evaluating and compiling. Of the whole time, the shares
+        `data_wait_share`, `saving_share`, `evaluating_share` and `compiling_share`.
         """
         fetched = jax.device_get(self.metrics)
-        seconds = time.perf_counter() - self._start
+        after = self._clock.seconds()
+        spent = {part: after[part] - self._before[part] for part in after}
         total = {k: float(np.sum([m[k] for m in fetched])) for k in fetched[0]}
         tokens = max(total["tokens"], 1.0)
+        pauses = spent["saving"] + spent["evaluating"] + spent["compiling"]
         return {
             "loss": total["loss_sum"] / tokens,
             "token_accuracy": total["correct"] / tokens,
             "grad_norm": total["grad_norm"] / len(fetched),
             "skipped_updates": total["skipped"],
-            "images_per_second": len(fetched) * batch_size / seconds,
-            "data_wait_share": self.waited / seconds,
-        }
+            "images_per_second": (
+                len(fetched) * batch_size / max(spent["total"] - pauses, 1e-9)
+            ),
+        } | {f"{part}_share": spent[part] / spent["total"] for part in Clock.PARTS}
+
+
+class RunLog:
+    """What a run says while it trains: progress, metrics.jsonl and TensorBoard.
+
+    Args:
+      workdir: the run folder.
+      steps: updates done before, and in all.
+      batch_size: examples an update.
+      schedule: learning rate by update, from 0 on.
+      clock: of the run.
+      peak_images: images a second at which the devices would reach their peak, the
+        denominator of MFU; None where it is unknown.
+      enabled: False says nothing, for all processes but one.
+    """
+
+    def __init__(
+        self,
+        workdir: Path,
+        *,
+        steps: tuple[int, int],
+        batch_size: int,
+        schedule: optax.Schedule,
+        clock: Clock,
+        peak_images: float | None,
+        enabled: bool,
+    ):
+        first, last = steps
+        self._batch_size, self._schedule = batch_size, schedule
+        self._clock, self._peak_images, self._enabled = clock, peak_images, enabled
+        self._writer = MetricWriter(workdir, enabled=enabled)
+        self._progress = tqdm(
+            total=last, initial=first, desc="train", unit="step", disable=None
+        )
+
+    def step(self) -> None:
+        """Moves the progress bar."""
+        self._progress.update()
+
+    def write(self, step: int, interval: Interval, examples: ExampleCounts) -> None:
+        """Writes the line of an interval that ends with this update."""
+        values = interval.summary(batch_size=self._batch_size)
+        values["learning_rate"] = float(np.asarray(self._schedule(step - 1)))
+        if self._peak_images:
+            values["mfu"] = values["images_per_second"] / self._peak_images
+        values["goodput"] = self._clock.goodput()
+        values["compilations"] = self._clock.compilations
+        values |= {f"left_out/{name}": n for name, n in examples.left_out().items()}
+        self._writer.write(step, **values)
+        mfu = f"{values['mfu']:.0%} MFU, " if "mfu" in values else ""
+        line = (
+            f"loss {values['loss']:.4f}, tokens right {values['token_accuracy']:.1%}, "
+            f"{values['images_per_second']:.0f} img/s, {mfu}"
+            f"waiting for data {values['data_wait_share']:.0%}"
+        )
+        self._progress.set_postfix_str(line)
+        if self._progress.disable and self._enabled:
+            logger.info("step %d: %s", step, line)
+
+    def write_accuracies(self, step: int, accuracies: Mapping[str, float]) -> None:
+        """Writes accuracies in [0, 1] by benchmark."""
+        values = {f"accuracy/{name}": value for name, value in accuracies.items()}
+        self._writer.write(step, **values)
+
+    def __enter__(self) -> "RunLog":
+        """Returns itself."""
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        """Finishes the files, and says where the time went."""
+        self._progress.close()
+        self._writer.__exit__(*exception)
+        seconds = self._clock.seconds()
+        if self._enabled:
+            logger.info(
+                "%.0f s, goodput %.0f %%; %s; %d compilations",
+                seconds["total"],
+                100 * self._clock.goodput(),
+                ", ".join(
+                    f"{part.replace('_', ' ')} {seconds[part] / seconds['total']:.0%}"
+                    for part in Clock.PARTS
+                ),
+                self._clock.compilations,
+            )

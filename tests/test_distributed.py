@@ -36,7 +36,7 @@ def work(config: str, workdir: str, fault: str) -> int:
     """Trains; `fault` is PROCESS:UPDATE:SIGNAL, and empty for none."""
     from absl import flags
 
-    from robustscanner_jax import train
+    from robustscanner_jax import train, train_setup
 
     flags.FLAGS.mark_as_parsed()
     jax.config.update("jax_compilation_cache_dir", str(CACHE / "robustscanner_jax/xla"))
@@ -58,7 +58,7 @@ def work(config: str, workdir: str, fault: str) -> int:
     train._batches = recorded
     # Not Adam, which where the true gradient is zero makes a step of the whole learning
     # rate out of rounding.
-    train.make_optimizer = lambda *_, **__: optax.sgd(RATE, momentum=0.9)
+    train_setup.make_optimizer = lambda *_, **__: optax.sgd(RATE, momentum=0.9)
     try:
         train.run(config_lib.from_json(Path(config)), Path(workdir))
     except train.Preempted as stop:
@@ -67,8 +67,9 @@ def work(config: str, workdir: str, fault: str) -> int:
     return 0
 
 
-def start(processes, labels, workdir, *, steps=STEPS, fault="", monkeypatch):
-    flags = os.environ["XLA_FLAGS"].replace("device_count=8", "device_count=1")
+def start(processes, labels, workdir, *, steps=STEPS, fault="", devices=1, monkeypatch):
+    count = "device_count="
+    flags = os.environ["XLA_FLAGS"].replace(f"{count}8", f"{count}{devices}")
     monkeypatch.setenv("XLA_FLAGS", flags)
     monkeypatch.setenv(
         "PYTHONPATH", os.pathsep.join([str(REPOSITORY), str(REPOSITORY / "tests")])
@@ -176,7 +177,8 @@ def test_one_process_writes_the_results_and_counts_the_examples_of_all(
     assert (folder / "accuracy.json").is_file()
     [kept] = (folder / "checkpoints" / str(STEPS) / "data").glob("metadata")
     position = json.loads(kept.read_text(encoding="utf-8"))
-    assert position == {"batches": STEPS, "examples": {"none": STEPS * BATCH}}
+    assert position["batches"] == STEPS
+    assert position["examples"] == {"none": STEPS * BATCH}
 
 
 @pytest.mark.slow
@@ -209,6 +211,24 @@ def test_a_signal_to_one_stops_all_and_another_number_of_processes_goes_on(
     assert [sorted(u) for u in updates[:STEPS]] == [
         sorted(u) for u in seen(trained[1], 0)[: len(updates)]
     ]
+
+
+@pytest.mark.slow
+def test_a_run_goes_on_with_half_the_devices_and_then_with_one(
+    labels, tmp_path, monkeypatch, trained
+):
+    workdir, updates = tmp_path / "run", []
+    for devices, steps in ((8, 7), (4, 14), (1, STEPS)):
+        running = start(
+            1, labels, workdir, steps=steps, devices=devices, monkeypatch=monkeypatch
+        )
+        [(status, output)] = finish(running, timeout=300)
+        assert status == 0, output
+        assert f" on {devices} cpu device(s)" in output
+        updates += [sorted(batch) for batch in seen(workdir, 0)[: steps - len(updates)]]
+        Path(f"{workdir}.seen.0").unlink()
+    assert updates == [sorted(batch) for batch in seen(trained[1], 0)]
+    np.testing.assert_allclose(losses(workdir), losses(trained[1]), rtol=0, atol=1e-5)
 
 
 @pytest.mark.slow

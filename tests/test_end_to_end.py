@@ -5,6 +5,7 @@ import json
 import logging
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -103,7 +104,9 @@ def test_every_line_of_the_metrics_is_json_with_the_documented_values(straight):
     for line in lines:
         assert line["loss"] > 0 and line["grad_norm"] > 0
         assert 0 <= line["token_accuracy"] <= 1
-        assert 0 <= line["data_wait_share"] <= 1
+        for part in ("data_wait", "saving", "evaluating", "compiling"):
+            assert 0 <= line[f"{part}_share"] <= 1
+        assert 0 <= line["goodput"] <= 1 and line["compilations"] >= 0
         assert line["images_per_second"] > 0 and line["skipped_updates"] == 0
         assert line["learning_rate"] == pytest.approx(config.train.peak_lr)
     assert list(workdir.glob("events.out.tfevents.*"))
@@ -363,6 +366,86 @@ def test_fine_tuning_starts_from_the_weights_of_a_file(
         saved[f".params{name}"] - start_from.variables["params"]["classifier"]["kernel"]
     )
     assert 0 < moved.max() <= 1.01 * config.train.peak_lr
+
+
+def test_fine_tuning_to_another_charset_keeps_what_is_known(
+    quick, straight, labels, tmp_path, caplog
+):
+    workdir, _, _ = straight
+    weights = tmp_path / "weights.safetensors"
+    start_from = Recognizer.load(workdir, batch_size=8).weights
+    save_weights(weights, start_from)
+    config = tiny_config(
+        labels, train__steps=1, train__init_weights=str(weights), train__peak_lr=1e-12
+    )
+    other = tmp_path / "other.txt"
+    other.write_text("x\ng\n" + "\n".join("abcdefh") + "\n", encoding="utf-8")
+    config.charset = str(other)
+    caplog.set_level("INFO", logger="robustscanner_jax")
+    train.run(config, tmp_path / "run")
+    kept = len(set("gabcdefh") & set(start_from.charset.characters))
+    dropped = len(start_from.charset.characters) - kept
+    assert f"{kept} characters kept, {9 - kept} added " in caplog.text
+    assert f", {dropped} dropped " in caplog.text
+    rows = everything_saved(tmp_path / "run", config)[".params['classifier']['bias']"]
+    before = start_from.variables["params"]["classifier"]["bias"]
+    old = before[start_from.charset.characters.index("a")]
+    assert rows[2] == pytest.approx(old, abs=1e-9)
+
+
+def test_weights_of_another_network_are_refused_by_name(
+    quick, straight, labels, tmp_path
+):
+    weights = tmp_path / "weights.safetensors"
+    save_weights(weights, Recognizer.load(straight[0], batch_size=8).weights)
+    config = tiny_config(
+        labels, train__init_weights=str(weights), model__decoder_width=48
+    )
+    with pytest.raises(ValueError, match=r"weights\.safetensors: the weights are"):
+        train.run(config, tmp_path / "run")
+
+
+def test_a_run_goes_on_from_the_checkpoint_before_a_damaged_one(
+    quick, straight, labels, tmp_path, caplog
+):
+    workdir, config, _ = straight
+    copy = tmp_path / "run"
+    shutil.copytree(workdir, copy)
+    largest = max(
+        (p for p in (copy / "checkpoints" / "6").rglob("*") if p.is_file()),
+        key=lambda p: p.stat().st_size,
+    )
+    os.truncate(largest, largest.stat().st_size // 2)
+    train.run(config, copy)
+    assert "checkpoint 6 is damaged" in caplog.text
+    assert_same_end(copy, workdir, config)
+    assert (copy / "checkpoints" / "6.damaged").is_dir()
+
+
+def test_a_full_disk_on_the_way_is_logged_and_at_the_end_stops_the_run(
+    quick, labels, tmp_path, monkeypatch, caplog
+):
+    config = tiny_config(labels)  # saves after 2, 4 and 6
+    usage, saves = shutil.disk_usage, []
+
+    def full_from_the_second_save_on(path):
+        saves.append(path)
+        return usage(path)._replace(free=usage(path).free if len(saves) < 2 else 10)
+
+    monkeypatch.setattr(shutil, "disk_usage", full_from_the_second_save_on)
+    with pytest.raises(TrainingStopped, match=r"step 6 is not saved: .* 0 MB are"):
+        train.run(config, tmp_path)
+    assert "step 4 is not saved, going on" in caplog.text
+    assert saved_steps(tmp_path) == [2]
+    monkeypatch.setattr(shutil, "disk_usage", usage)
+    train.run(config, tmp_path)
+    assert saved_steps(tmp_path) == [2, 4, 6]
+
+
+def test_a_trace_of_the_updates_asked_for_is_in_the_run_folder(quick, labels, tmp_path):
+    config = tiny_config(labels, train__steps=3, train__profile=(2, 3))
+    train.run(config, tmp_path)
+    assert list(tmp_path.glob("profile/plugins/profile/*/*.xplane.pb"))
 
 
 @pytest.mark.slow

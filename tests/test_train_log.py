@@ -1,7 +1,9 @@
 """Counts of examples, and means over the updates between two lines of the log."""
 
+import json
 import time
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -9,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from robustscanner_jax.data.transforms import Problem
-from robustscanner_jax.train_log import ExampleCounts, Interval
+from robustscanner_jax.train_log import Clock, ExampleCounts, Interval, RunLog
 
 
 @given(st.lists(st.lists(st.sampled_from(Problem), min_size=1), max_size=5))
@@ -48,7 +50,7 @@ def update(loss_sum, tokens, correct=0, grad_norm=1.0, skipped=0):
 
 
 def test_means_are_over_tokens_and_not_over_updates():
-    interval = Interval()
+    interval = Interval(Clock())
     interval.metrics += [update(8.0, 2.0, 1, 3.0), update(4.0, 10.0, 9, 5.0, 1)]
     summary = interval.summary(batch_size=4)
     assert summary["loss"] == pytest.approx(1.0)
@@ -58,25 +60,109 @@ def test_means_are_over_tokens_and_not_over_updates():
 
 
 def test_an_interval_without_tokens_divides_by_nothing():
-    interval = Interval()
+    interval = Interval(Clock())
     interval.metrics.append(update(0.0, 0.0))
     summary = interval.summary(batch_size=4)
     assert summary["loss"] == 0 and summary["token_accuracy"] == 0
 
 
 def test_a_loss_that_is_not_finite_shows():
-    interval = Interval()
+    interval = Interval(Clock())
     interval.metrics += [update(1.0, 1.0), update(float("nan"), 1.0)]
     assert np.isnan(interval.summary(batch_size=4)["loss"])
 
 
-def test_speed_and_waiting_are_measured_against_the_clock(monkeypatch):
-    now = [100.0]
-    monkeypatch.setattr(time, "perf_counter", lambda: now[0])
-    interval = Interval()
+@pytest.fixture
+def now(monkeypatch):
+    found = [100.0]
+    monkeypatch.setattr(time, "perf_counter", lambda: found[0])
+    return found
+
+
+def spend(clock, now, part, seconds):
+    with clock.spent(part):
+        now[0] += seconds
+
+
+def test_speed_counts_waiting_for_data_but_no_pauses(now):
+    clock = Clock()
+    spend(clock, now, "data_wait", 7.0)
+    interval = Interval(clock)
     interval.metrics += [update(1.0, 1.0)] * 3
-    interval.waited += 0.5
-    now[0] += 2.0
+    spend(clock, now, "data_wait", 0.5)
+    now[0] += 1.5
+    for part, seconds in (("saving", 2.0), ("evaluating", 3.0), ("compiling", 1.0)):
+        spend(clock, now, part, seconds)
     summary = interval.summary(batch_size=32)
     assert summary["images_per_second"] == pytest.approx(3 * 32 / 2)
-    assert summary["data_wait_share"] == pytest.approx(0.25)
+    shares = {k: v * 8 for k, v in summary.items() if k.endswith("_share")}
+    assert shares == pytest.approx(
+        {
+            "data_wait_share": 0.5,
+            "saving_share": 2.0,
+            "evaluating_share": 3.0,
+            "compiling_share": 1.0,
+        }
+    )
+
+
+@given(st.lists(st.tuples(st.sampled_from(Clock.PARTS), st.floats(0, 1e4))))
+def test_goodput_and_the_parts_make_up_the_whole_run(spans):
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        now = [0.0]
+        monkeypatch.setattr(time, "perf_counter", lambda: now[0])
+        clock = Clock()
+        for part, seconds in spans:
+            spend(clock, now, part, seconds)
+            now[0] += 1.0
+        seconds = clock.seconds()
+        assert seconds.pop("total") == pytest.approx(now[0])
+        lost = sum(seconds.values())
+        assert clock.goodput() == pytest.approx(1 - lost / max(now[0], 1e-9))
+
+
+def test_a_call_that_compiles_is_no_training_and_one_that_does_not_is(now):
+    with Clock() as clock:
+        function = jax.jit(lambda x: x * 2 + 1)
+        for _ in range(3):
+            with clock.maybe_compiling():
+                function(np.ones(3, np.float32)).block_until_ready()
+                now[0] += 10.0
+    assert clock.compilations >= 1
+    assert clock.seconds()["compiling"] == 10.0
+    before = clock.compilations
+    jax.jit(lambda x: x * 3 + 1)(np.ones(3, np.float32))
+    assert clock.compilations == before, "it stopped to count"
+
+
+def log_of(tmp_path, clock, peak_images):
+    return RunLog(
+        tmp_path,
+        steps=(0, 4),
+        batch_size=8,
+        schedule=lambda step: 0.5**step,
+        clock=clock,
+        peak_images=peak_images,
+        enabled=True,
+    )
+
+
+@pytest.mark.parametrize("peak", [None, 400.0])
+def test_a_line_has_utilisation_where_the_peak_is_known(tmp_path, now, peak, caplog):
+    caplog.set_level("INFO", logger="robustscanner_jax")
+    clock = Clock()
+    with log_of(tmp_path, clock, peak) as log:
+        interval = Interval(clock)
+        interval.metrics.append(update(1.0, 1.0))
+        spend(clock, now, "saving", 0.05)
+        now[0] += 0.05
+        log.write(3, interval, ExampleCounts({"none": 6, "too_long": 2}))
+        log.write_accuracies(3, {"held": 0.5})
+    lines = (tmp_path / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    line, accuracies = map(json.loads, lines)
+    assert line["images_per_second"] == pytest.approx(8 / 0.05)
+    assert line.get("mfu") == (peak and pytest.approx(0.4))
+    assert line["goodput"] == pytest.approx(0.5)
+    assert line["learning_rate"] == 0.25 and line["left_out/too_long"] == 2
+    assert accuracies["accuracy/held"] == 0.5
+    assert "goodput 50 %; data wait 0%, saving 50%" in caplog.text

@@ -119,11 +119,11 @@ def share_compiled(monkeypatch) -> None:
     Tracing takes two seconds, and a resumed run would do it again.
     """
     one = partition.make_mesh(jax.devices()[:1])
-    set_up, compile_step = train._set_up, train._compile_step
+    set_up, compile_step = train.set_up, train._compile_step
 
     def key_of(config):
         options = config.train.to_dict()
-        free = ("log_every", "evaluate_every", "save_every", "keep", "init_weights")
+        free = "log_every evaluate_every save_every keep init_weights profile".split()
         for name in free:
             del options[name]
         if options["schedule"] == "constant":
@@ -145,7 +145,7 @@ def share_compiled(monkeypatch) -> None:
 
     monkeypatch.setattr(partition, "make_mesh", lambda devices=None: one)
     monkeypatch.setattr(partition, "place_state", place_once)
-    monkeypatch.setattr(train, "_set_up", set_up_once)
+    monkeypatch.setattr(train, "set_up", set_up_once)
     monkeypatch.setattr(train, "_compile_step", compile_once)
     monkeypatch.setattr(train, "EVALUATION_BATCH", 8)
 

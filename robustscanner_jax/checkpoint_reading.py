@@ -1,0 +1,146 @@
+"""From a folder of checkpoints to arrays: the newest that is whole and fits.
+
+What a disk does to a checkpoint after it was written shows in its digests; then the
+step before is used, with a warning.
+"""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import jax
+import orbax.checkpoint as ocp
+from jax.sharding import Sharding
+
+from robustscanner_jax import digest
+from robustscanner_jax.weights import listed
+
+logger = logging.getLogger(__name__)
+
+
+class _Damaged(ValueError):
+    """A checkpoint does not hold what was saved."""
+
+
+def open_folder(
+    folder: Path, options: ocp.CheckpointManagerOptions | None = None
+) -> ocp.CheckpointManager:
+    """Returns orbax's manager of a folder of checkpoints."""
+    handlers = {
+        "network": ocp.StandardCheckpointHandler(),
+        "training": ocp.StandardCheckpointHandler(),
+        "data": ocp.JsonCheckpointHandler(),
+    }
+    return ocp.CheckpointManager(folder, item_handlers=handlers, options=options)
+
+
+def restore_newest(
+    manager: ocp.CheckpointManager, folder: Path, wanted: dict[str, Any]
+) -> tuple[Any, int]:
+    """Returns the items of the newest step that is whole, with "data", and the step.
+
+    Raises:
+      ValueError: there is none, it holds other shapes, or all are damaged.
+    """
+    steps = sorted(manager.all_steps(), reverse=True)
+    if not steps:
+        raise ValueError(f"{folder}: no complete checkpoint")
+    damaged = []
+    for step in steps:
+        try:
+            return _restore(manager, folder, step, wanted), step
+        except _Damaged as error:
+            logger.warning("%s: checkpoint %d is damaged (%s)", folder, step, error)
+            damaged.append(f"{step} ({error})")
+    raise ValueError(
+        f"{folder}: every checkpoint is damaged: {', '.join(damaged)}; restore one "
+        "from a copy, or use another --workdir"
+    )
+
+
+def _restore(
+    manager: ocp.CheckpointManager, folder: Path, step: int, wanted: dict[str, Any]
+) -> Any:
+    """Returns the items of a step with the shapes of `wanted`, and "data"."""
+    try:
+        # Compared before anything is read: orbax's own error has hundreds of lines.
+        metadata = manager.item_metadata(step)
+        different = listed(
+            [
+                difference
+                for name, tree in wanted.items()
+                for difference in _differences(_shapes(metadata[name]), _shapes(tree))
+            ]
+        )
+        if not different:
+            items = {name: ocp.args.StandardRestore(t) for name, t in wanted.items()}
+            arguments = ocp.args.Composite(**items, data=ocp.args.JsonRestore())
+            kept = manager.restore(step, args=arguments)
+            _check_digests(kept, wanted)
+            return kept
+    except Exception as error:  # of any type, the base class included
+        raise _Damaged(str(error).strip().partition("\n")[0][:200]) from error
+    raise ValueError(
+        f"{folder}: checkpoint {step} does not fit this config ({different}); "
+        "use the config of the run, or another --workdir"
+    )
+
+
+def _check_digests(kept: Any, names: Any) -> None:
+    data = dict(kept["data"])
+    if data.pop("crc32") != digest.of_json(data):
+        raise ValueError("its data position is not what was saved")
+    for name in names:
+        if digest.of_arrays(kept[name]) != data["digests"][name]:
+            raise ValueError(f"the arrays of {name!r} are not what was saved")
+
+
+def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:
+    leaves, _ = jax.tree_util.tree_flatten_with_path(getattr(tree, "tree", tree))
+    return {
+        jax.tree_util.keystr(path, simple=True, separator="/"): tuple(leaf.shape)
+        for path, leaf in leaves
+    }
+
+
+def _differences(
+    found: dict[str, tuple[int, ...]], wanted: dict[str, tuple[int, ...]]
+) -> list[str]:
+    """Returns what differs between the arrays of a checkpoint and of a config."""
+    if not found:
+        raise ValueError("its metadata is missing")
+    differences = []
+    for path in sorted(found.keys() | wanted.keys()):
+        if path not in found:
+            differences.append(f"{path} is missing")
+        elif path not in wanted:
+            differences.append(f"{path} is not part of it")
+        elif found[path] != wanted[path]:
+            differences.append(
+                f"{path}: expected shape {wanted[path]}, got {found[path]}"
+            )
+    return differences
+
+
+def restore_variables(
+    workdir: Path, shapes: dict[str, Any], *, sharding: Sharding
+) -> tuple[dict[str, Any], int]:
+    """Returns the variables that evaluation uses, and their step.
+
+    Args:
+      workdir: the run folder.
+      shapes: of `params` and `batch_stats`, such as `jax.eval_shape` gives.
+      sharding: where the arrays go.
+
+    Raises:
+      ValueError: no complete checkpoint, none that is whole, or another config.
+    """
+    folder = Path(workdir).resolve() / "checkpoints"
+    if not folder.is_dir():
+        raise ValueError(f"{folder}: not found; this run has saved nothing yet")
+    with open_folder(folder) as manager:
+        like = jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), shapes
+        )
+        kept, step = restore_newest(manager, folder, {"network": like})
+        return kept["network"], step

@@ -1,0 +1,136 @@
+"""What a training run starts from: everything fixed, and the first state."""
+
+import dataclasses
+import functools
+import logging
+from pathlib import Path
+
+import jax
+import numpy as np
+import optax
+
+from robustscanner_jax import config as config_lib
+from robustscanner_jax import partition, run_folder
+from robustscanner_jax.charset import Charset
+from robustscanner_jax.checkpoint import Checkpoints, DataPosition
+from robustscanner_jax.models.robustscanner import RobustScanner
+from robustscanner_jax.optim import make_optimizer, make_schedule
+from robustscanner_jax.preprocessing import Preprocessing
+from robustscanner_jax.recognizer import compute_dtype
+from robustscanner_jax.steps import TrainState, create_state
+from robustscanner_jax.transfer import transfer
+from robustscanner_jax.weights import Weights, load_weights
+
+logger = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True)
+class Setup:
+    """What a config becomes: everything that stays the same during a run."""
+
+    config: config_lib.Config
+    workdir: Path
+    charset: Charset
+    rule: Preprocessing
+    model: RobustScanner
+    schedule: optax.Schedule
+    tx: optax.GradientTransformation
+    mesh: jax.sharding.Mesh
+    writes: bool  # whether this process writes files; one of all does
+
+
+def set_up(config: config_lib.Config, workdir: Path) -> Setup:
+    """Returns what the config describes; claims the run folder.
+
+    Raises:
+      ValueError: the devices cannot share the batch, or the folder holds another run.
+    """
+    train = config.train
+    charset = config_lib.make_charset(config)
+    mesh = partition.make_mesh()
+    partition.check_batch_size(
+        config.data.batch_size, mesh, accumulate=train.accumulate
+    )
+    schedule = make_schedule(
+        train.schedule,
+        peak=train.peak_lr,
+        steps=train.steps,
+        warmup_steps=train.warmup_steps,
+    )
+    writes = jax.process_index() == 0
+    run_folder.claim(workdir, config, write=writes)
+    return Setup(
+        config=config,
+        workdir=workdir,
+        charset=charset,
+        rule=config_lib.make_preprocessing(config),
+        model=config_lib.make_model(config, charset).clone(
+            dtype=compute_dtype(config.model.dtype)
+        ),
+        schedule=schedule,
+        tx=make_optimizer(
+            schedule, clip_norm=train.clip_norm, weight_decay=train.weight_decay
+        ),
+        mesh=mesh,
+        writes=writes,
+    )
+
+
+def start(setup: Setup, checkpoints: Checkpoints) -> tuple[TrainState, DataPosition]:
+    """Returns the newest checkpoint, or the state before the first update.
+
+    Raises:
+      ValueError: every checkpoint is damaged, or `config.train.init_weights` is of
+        another network.
+    """
+    create = functools.partial(
+        create_state,
+        jax.random.key(setup.config.seed),
+        model=setup.model,
+        tx=setup.tx,
+        image_size=(setup.rule.height, setup.rule.max_width),
+        ema=setup.config.train.ema_decay > 0,
+    )
+    if checkpoints.latest() is not None:
+        like = partition.replicated_shapes(jax.eval_shape(create), setup.mesh)
+        state, position = checkpoints.restore(like)
+        logger.info("resuming %s at step %d", setup.workdir, int(state.step))
+        return state, position
+    state = partition.place_state(create, setup.mesh)
+    if setup.config.train.init_weights:
+        weights = load_weights(setup.config.train.init_weights)
+        state = _with_weights(setup, state, weights)
+    return state, DataPosition(batches=0, examples={})
+
+
+def _with_weights(setup: Setup, state: TrainState, weights: Weights) -> TrainState:
+    """Returns the state with variables of a weights file, for fine-tuning."""
+    path = setup.config.train.init_weights
+    copy = partition.replicated(setup.mesh)
+    fresh = jax.tree.map(lambda x: np.asarray(x.addressable_data(0)), state.variables)
+    try:
+        found = transfer(weights, setup.model, setup.charset, fresh)
+    except ValueError as error:
+        raise ValueError(f"config.train.init_weights={path}: {error}") from error
+    logger.info(
+        "%s: %d characters kept, %d added %r, %d dropped %r",
+        path,
+        len(found.kept),
+        len(found.added),
+        found.added,
+        len(found.dropped),
+        found.dropped,
+    )
+    if weights.preprocessing != setup.rule:
+        logger.warning(
+            "%s was trained on %s, this run uses %s",
+            path,
+            weights.preprocessing,
+            setup.rule,
+        )
+    params = found.variables["params"]
+    return state.replace(
+        params=jax.device_put(params, copy),
+        batch_stats=jax.device_put(found.variables["batch_stats"], copy),
+        ema_params=jax.device_put(params if state.ema_params else {}, copy),
+    )

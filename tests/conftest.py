@@ -28,6 +28,10 @@ jaxtyping.install_import_hook(
 import hypothesis  # noqa: E402
 import jax  # noqa: E402
 import pytest  # noqa: E402
+import training  # noqa: E402
+
+from robustscanner_jax import train  # noqa: E402
+from robustscanner_jax.data import transforms  # noqa: E402
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 SHARED = REPOSITORY.parent / "shared"
@@ -63,3 +67,28 @@ def shared():
         return found
 
     return find
+
+
+@pytest.fixture(scope="module")
+def labels(tmp_path_factory):
+    """Returns a label file of twelve drawn words."""
+    return training.write_words(tmp_path_factory.mktemp("words"), training.TWELVE)
+
+
+@pytest.fixture(scope="module")
+def straight(labels, tmp_path_factory):
+    """Returns an uninterrupted run: folder, config and the ids of its updates."""
+    workdir = tmp_path_factory.mktemp("straight")
+    config, seen = training.tiny_config(labels, **training.evaluated(labels)), []
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        training.share_compiled(monkeypatch)
+        training.on_each_update(monkeypatch, lambda _, ids: seen.append(ids))
+        train.run(config, workdir)
+    return workdir, config, seen
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    """Lets the runs of a test share what was compiled."""
+    training.share_compiled(monkeypatch)
+    transforms._reported.cache_clear()

@@ -15,6 +15,7 @@ from training import (
     assert_same_end,
     everything_saved,
     flags_of,
+    saved_steps,
     start,
     tiny_config,
     write_words,
@@ -24,11 +25,6 @@ KILLS, KILLS_INSIDE_A_SAVE, SIGTERMS = 50, 20, 10
 SAVE_EVERY = 15
 GRACE_SECONDS = 30
 FOREVER = 1_000_000
-
-
-def saved_steps(workdir):
-    folder = workdir / "checkpoints"
-    return sorted(int(p.name) for p in folder.glob("*") if p.name.isdigit())
 
 
 def unfinished(workdir):

@@ -1,84 +1,25 @@
-"""Whole runs: what they leave behind, and that nothing that happens to them is lost."""
+"""Whole runs: what they leave behind, and what they say on the way."""
 
-import dataclasses
 import json
 import logging
-import os
-import random
-import shutil
-import signal
-import subprocess
-import sys
-import time
 
 import cv2
 import numpy as np
 import pytest
 from training import (
-    REPOSITORY,
-    WORDS,
+    TWELVE,
     assert_same_end,
-    environment,
+    evaluated,
     everything_saved,
-    flags_of,
-    main,
+    metrics,
     on_each_update,
-    share_compiled,
-    start,
+    saved_steps,
     tiny_config,
     write_words,
 )
 
-from robustscanner_jax import config as config_lib
 from robustscanner_jax import partition, train
-from robustscanner_jax.data import transforms
 from robustscanner_jax.recognizer import Recognizer
-from robustscanner_jax.train import Preempted, TrainingStopped
-from robustscanner_jax.weights import save_weights
-
-# Twelve words in batches of eight: epochs end inside batches.
-TWELVE = [*WORDS, "ab", "cd", "ef", "gh"]
-
-
-@pytest.fixture(scope="module")
-def labels(tmp_path_factory):
-    return write_words(tmp_path_factory.mktemp("words"), TWELVE)
-
-
-def evaluated(labels):
-    return {"data__evaluate": (f"held:{labels}",)}
-
-
-@pytest.fixture(scope="module")
-def straight(labels, tmp_path_factory):
-    """Returns an uninterrupted run: folder, config and the ids of its updates."""
-    workdir = tmp_path_factory.mktemp("straight")
-    config, seen = tiny_config(labels, **evaluated(labels)), []
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        share_compiled(monkeypatch)
-        on_each_update(monkeypatch, lambda _, ids: seen.append(ids))
-        train.run(config, workdir)
-    return workdir, config, seen
-
-
-@pytest.fixture
-def quick(monkeypatch):
-    share_compiled(monkeypatch)
-    transforms._reported.cache_clear()
-
-
-def slowly(case):
-    return pytest.param(case, marks=pytest.mark.slow)
-
-
-def metrics(workdir):
-    text = (workdir / "metrics.jsonl").read_text(encoding="utf-8")
-    return [json.loads(line) for line in text.splitlines()]
-
-
-def saved_steps(workdir):
-    folder = workdir / "checkpoints"
-    return sorted(int(p.name) for p in folder.iterdir() if p.name.isdigit())
 
 
 def test_a_run_ends_with_its_last_step_saved_and_so_many_before(straight):
@@ -149,65 +90,6 @@ def test_the_folder_reads_as_the_averaged_network_of_the_last_step(straight, lab
     assert [r.text for r in readings] == [row.split("\t")[2] for row in rows]
 
 
-@pytest.mark.parametrize("stop_at", [slowly(1), 3, slowly(6)])
-def test_a_signal_saves_that_step_and_a_second_run_ends_as_one_without(
-    quick, straight, labels, tmp_path, monkeypatch, stop_at
-):
-    reference, _, expected = straight
-    config, seen = tiny_config(labels), []
-
-    def act(number, ids):
-        seen.append(ids)
-        if number == stop_at:
-            os.kill(os.getpid(), signal.SIGTERM)
-
-    on_each_update(monkeypatch, act)
-    with pytest.raises(Preempted, match=f"saved step {stop_at} in "):
-        train.run(config, tmp_path)
-    assert saved_steps(tmp_path)[-1] == stop_at
-    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
-    train.run(config, tmp_path)
-    assert seen == expected
-    assert_same_end(tmp_path, reference, config)
-
-
-@pytest.mark.parametrize("die_at", [slowly(1), 4, slowly(5)])
-def test_an_error_in_the_loop_loses_nothing_that_was_saved(
-    quick, straight, labels, tmp_path, monkeypatch, die_at
-):
-    reference, _, expected = straight
-    config, seen = tiny_config(labels), []
-
-    def act(number, ids):
-        if number == die_at:
-            raise OSError("the network file system went away")
-        seen.append(ids)
-
-    on_each_update(monkeypatch, act)
-    with pytest.raises(OSError, match="went away"):
-        train.run(config, tmp_path)
-    before = (die_at - 1) // 2 * 2  # saved every second step
-    assert saved_steps(tmp_path) == list(range(2, before + 1, 2))
-    del seen[before:]
-    train.run(config, tmp_path)
-    assert seen == expected
-    assert_same_end(tmp_path, reference, config)
-
-
-def test_a_second_interrupt_leaves_at_once(quick, straight, tmp_path, monkeypatch):
-    def act(number, _):
-        if number == 2:
-            signal.raise_signal(signal.SIGINT)
-            with pytest.raises(KeyboardInterrupt):
-                signal.raise_signal(signal.SIGINT)
-            raise KeyboardInterrupt
-
-    on_each_update(monkeypatch, act)
-    with pytest.raises(KeyboardInterrupt):
-        train.run(straight[1], tmp_path)
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
-
-
 def test_after_the_end_the_same_command_only_evaluates(
     quick, straight, monkeypatch, capsys
 ):
@@ -226,113 +108,6 @@ def test_after_the_end_the_same_command_only_evaluates(
     assert saved_steps(workdir) == [2, 4, 6]
 
 
-def test_another_config_in_the_folder_is_refused_by_its_keys(quick, straight, labels):
-    workdir, config, _ = straight
-    other = tiny_config(labels, seed=4, data__augment=0.5, train__steps=9)
-    before = (workdir / "config.json").read_bytes()
-    with pytest.raises(ValueError) as caught:
-        train.run(other, workdir)
-    assert "data.augment was 0.0, now 0.5; seed was 0, now 4" in str(caught.value)
-    assert "train.steps" not in str(caught.value)
-    assert (workdir / "config.json").read_bytes() == before
-    assert config_lib.differences(config, config_lib.from_json(
-        workdir / "config.json")) == []  # fmt: skip
-
-
-def test_a_mistake_in_the_data_may_be_mended_in_the_same_folder(
-    quick, labels, tmp_path
-):
-    wrong = tiny_config(labels, data__train=(str(tmp_path / "nowhere"),))
-    with pytest.raises(FileNotFoundError, match="nowhere"):
-        train.run(wrong, tmp_path / "run")
-    train.run(tiny_config(labels, train__steps=2), tmp_path / "run")
-    assert saved_steps(tmp_path / "run") == [2]
-
-
-def test_labels_outside_the_charset_stop_the_run_with_their_count(
-    quick, tmp_path, caplog
-):
-    labels = write_words(tmp_path / "data", ["XYZ", "Ω", "123", "zzz"])
-    with pytest.raises(TrainingStopped) as caught:
-        train.run(tiny_config(labels), tmp_path / "run")
-    assert str(caught.value) == (
-        "all 16 examples were left out: {'outside_charset': 16}"
-    )
-    assert "record 0.png left out: label 'XYZ' has unknown 'XYZ'" in caplog.text
-    assert saved_steps(tmp_path / "run") == []
-
-
-def damaged_words(folder):
-    """Writes twelve words of which one, 8 %, has no image."""
-    labels = write_words(folder, TWELVE)
-    (folder / "5.png").write_bytes(b"")
-    return labels
-
-
-def test_many_unreadable_images_stop_the_run(quick, tmp_path, monkeypatch):
-    monkeypatch.setattr(train, "MIN_EXAMPLES_FOR_SHARE", 24)
-    labels = damaged_words(tmp_path / "data")
-    config = tiny_config(labels)
-    with pytest.raises(TrainingStopped) as caught:
-        train.run(config, tmp_path / "run")
-    # At step 2 sixteen examples were too few to tell.
-    assert str(caught.value).startswith("2 of 32 examples are unreadable, more than ")
-    assert "config.data.max_bad_share=5.0%" in str(caught.value)
-    assert saved_steps(tmp_path / "run") == [2]
-
-
-def test_few_unreadable_images_are_counted_and_the_count_survives_a_resume(
-    quick, tmp_path, monkeypatch
-):
-    monkeypatch.setattr(train, "MIN_EXAMPLES_FOR_SHARE", 24)
-    labels = damaged_words(tmp_path / "data")
-    changes = dict(data__max_bad_share=0.2)
-    for steps in (2, 6):
-        train.run(tiny_config(labels, train__steps=steps, **changes), tmp_path / "run")
-    counts = [line["left_out/unreadable"] for line in metrics(tmp_path / "run")]
-    assert counts == sorted(counts) and counts[-1] == 4  # of 48: once an epoch
-
-
-def test_updates_that_are_not_finite_are_left_out_until_ten_in_a_row(
-    quick, labels, tmp_path, monkeypatch
-):
-    """From the fifth update on every batch is poisoned."""
-    config = tiny_config(
-        labels, train__steps=40, train__log_every=1, train__save_every=4
-    )
-    # Pixels divided by zero are not numbers.
-    poisoned = tiny_config(labels, preprocessing__scale=1e-37)
-    compile_step, fourth = train._compile_step, {}
-
-    def compile_both(setup):
-        rule = config_lib.make_preprocessing(poisoned)
-        good = compile_step(setup)
-        bad = compile_step(dataclasses.replace(setup, config=poisoned, rule=rule))
-
-        def step(state, batch):
-            if int(state.step) < 4:
-                return good(state, batch)
-            kernel = state.params["classifier"]["kernel"]
-            fourth.setdefault("kernel", np.array(kernel))
-            return bad(state, batch)
-
-        return step
-
-    monkeypatch.setattr(train, "_compile_step", compile_both)
-    with pytest.raises(TrainingStopped, match="not finite in 10 updates in a row"):
-        train.run(config, tmp_path)
-    lines = metrics(tmp_path)
-    assert [line["step"] for line in lines] == list(range(1, 15))
-    assert [line["skipped_updates"] for line in lines] == [0.0] * 4 + [1.0] * 10
-    assert all((line["loss"] is None) == (line["step"] > 4) for line in lines)
-    # Every checkpoint is a good one: what the fourth update left.
-    assert saved_steps(tmp_path) == [4, 8, 12]
-    saved = everything_saved(tmp_path, config)
-    kernel = saved[".params['classifier']['kernel']"]
-    np.testing.assert_array_equal(kernel, fourth["kernel"])
-    assert all(np.isfinite(array).all() for array in saved.values())
-
-
 def test_evaluations_on_the_way_are_logged(quick, labels, tmp_path):
     config = tiny_config(
         labels, train__evaluate_every=2, train__steps=4, **evaluated(labels)
@@ -349,97 +124,6 @@ def test_the_batch_must_suit_the_devices(labels, tmp_path):
     with pytest.raises(ValueError, match="batch size 12 cannot be split over 8"):
         train.run(config, tmp_path / "run")
     assert not (tmp_path / "run").exists()
-
-
-def test_fine_tuning_starts_from_the_weights_of_a_file(
-    quick, straight, labels, tmp_path, caplog
-):
-    workdir, _, _ = straight
-    weights = tmp_path / "weights.safetensors"
-    start_from = Recognizer.load(workdir, batch_size=8).weights
-    save_weights(weights, start_from)
-    config = tiny_config(labels, train__steps=1, train__init_weights=str(weights))
-    train.run(config, tmp_path / "run")
-    saved = everything_saved(tmp_path / "run", config)
-    name = "['classifier']['kernel']"
-    moved = np.abs(
-        saved[f".params{name}"] - start_from.variables["params"]["classifier"]["kernel"]
-    )
-    assert 0 < moved.max() <= 1.01 * config.train.peak_lr
-
-
-def test_fine_tuning_to_another_charset_keeps_what_is_known(
-    quick, straight, labels, tmp_path, caplog
-):
-    workdir, _, _ = straight
-    weights = tmp_path / "weights.safetensors"
-    start_from = Recognizer.load(workdir, batch_size=8).weights
-    save_weights(weights, start_from)
-    config = tiny_config(
-        labels, train__steps=1, train__init_weights=str(weights), train__peak_lr=1e-12
-    )
-    other = tmp_path / "other.txt"
-    other.write_text("x\ng\n" + "\n".join("abcdefh") + "\n", encoding="utf-8")
-    config.charset = str(other)
-    caplog.set_level("INFO", logger="robustscanner_jax")
-    train.run(config, tmp_path / "run")
-    kept = len(set("gabcdefh") & set(start_from.charset.characters))
-    dropped = len(start_from.charset.characters) - kept
-    assert f"{kept} characters kept, {9 - kept} added " in caplog.text
-    assert f", {dropped} dropped " in caplog.text
-    rows = everything_saved(tmp_path / "run", config)[".params['classifier']['bias']"]
-    before = start_from.variables["params"]["classifier"]["bias"]
-    old = before[start_from.charset.characters.index("a")]
-    assert rows[2] == pytest.approx(old, abs=1e-9)
-
-
-def test_weights_of_another_network_are_refused_by_name(
-    quick, straight, labels, tmp_path
-):
-    weights = tmp_path / "weights.safetensors"
-    save_weights(weights, Recognizer.load(straight[0], batch_size=8).weights)
-    config = tiny_config(
-        labels, train__init_weights=str(weights), model__decoder_width=48
-    )
-    with pytest.raises(ValueError, match=r"weights\.safetensors: the weights are"):
-        train.run(config, tmp_path / "run")
-
-
-def test_a_run_goes_on_from_the_checkpoint_before_a_damaged_one(
-    quick, straight, labels, tmp_path, caplog
-):
-    workdir, config, _ = straight
-    copy = tmp_path / "run"
-    shutil.copytree(workdir, copy)
-    largest = max(
-        (p for p in (copy / "checkpoints" / "6").rglob("*") if p.is_file()),
-        key=lambda p: p.stat().st_size,
-    )
-    os.truncate(largest, largest.stat().st_size // 2)
-    train.run(config, copy)
-    assert "checkpoint 6 is damaged" in caplog.text
-    assert_same_end(copy, workdir, config)
-    assert (copy / "checkpoints" / "6.damaged").is_dir()
-
-
-def test_a_full_disk_on_the_way_is_logged_and_at_the_end_stops_the_run(
-    quick, labels, tmp_path, monkeypatch, caplog
-):
-    config = tiny_config(labels)  # saves after 2, 4 and 6
-    usage, saves = shutil.disk_usage, []
-
-    def full_from_the_second_save_on(path):
-        saves.append(path)
-        return usage(path)._replace(free=usage(path).free if len(saves) < 2 else 10)
-
-    monkeypatch.setattr(shutil, "disk_usage", full_from_the_second_save_on)
-    with pytest.raises(TrainingStopped, match=r"step 6 is not saved: .* 0 MB are"):
-        train.run(config, tmp_path)
-    assert "step 4 is not saved, going on" in caplog.text
-    assert saved_steps(tmp_path) == [2]
-    monkeypatch.setattr(shutil, "disk_usage", usage)
-    train.run(config, tmp_path)
-    assert saved_steps(tmp_path) == [2, 4, 6]
 
 
 def test_a_trace_of_the_updates_asked_for_is_in_the_run_folder(quick, labels, tmp_path):
@@ -465,109 +149,6 @@ def test_eight_words_are_learned_by_heart(quick, tmp_path):
     table = json.loads((tmp_path / "run" / "accuracy.json").read_text())
     assert table["sets"][0]["accuracy"] == 1.0
     assert metrics(tmp_path / "run")[-1]["loss"] < 0.1
-
-
-# Trains like `main`, and dies in the middle of update N as kill -9 makes it die.
-KILLED = """
-import os, signal, sys
-from pathlib import Path
-sys.path[:0] = [{tests!r}]
-import jax
-from robustscanner_jax import config, main, partition, train
-jax.config.update("jax_compilation_cache_dir", str(main.CACHE_FOLDER / "compiled"))
-put_batch, count = partition.put_batch, iter(range(1, 10**6))
-def watched(batch, keys, mesh):
-    if "id" in batch:
-        if next(count) == int(sys.argv[3]):
-            os.kill(os.getpid(), signal.SIGKILL)
-        print("ids", *batch["id"].tolist(), flush=True)
-    return put_batch(batch, keys, mesh)
-partition.put_batch = watched
-train.run(config.from_json(Path(sys.argv[1])), Path(sys.argv[2]))
-"""
-
-
-def run_and_kill(config_path, workdir, update):
-    """Returns the exit status and the ids of the updates."""
-    code = KILLED.format(tests=str(REPOSITORY / "tests"))
-    command = [sys.executable, "-c", code, config_path, workdir, str(update)]
-    done = subprocess.run(
-        command, env=environment(), capture_output=True, text=True, timeout=300
-    )
-    lines = done.stdout.splitlines()
-    return done.returncode, [x.split()[1:] for x in lines if x.startswith("ids ")]
-
-
-@pytest.mark.slow
-def test_a_run_killed_twice_ends_bit_for_bit_as_one_that_was_not(labels, tmp_path):
-    config = tiny_config(labels, train__steps=8, data__augment=1.0)
-    path = tmp_path / "config.json"
-    config_lib.to_json(config, path)
-    status, expected = run_and_kill(path, tmp_path / "straight", 0)
-    assert status == 0 and len(expected) == 8
-    rng, seen, workdir = random.Random(0), {}, tmp_path / "killed"
-    for update in (rng.randint(2, 5), rng.randint(2, 3), 0):
-        first = saved_steps(workdir)[-1] if seen else 0
-        status, ids = run_and_kill(path, workdir, update)
-        assert status == (-signal.SIGKILL if update else 0)
-        seen |= {first + i: batch for i, batch in enumerate(ids)}
-    assert [seen[i] for i in range(8)] == expected
-    assert_same_end(workdir, tmp_path / "straight", config)
-    assert not list((workdir / "checkpoints").glob("*tmp*"))
-
-
-def start_training(config, workdir):
-    """Starts the command in a group of its own; returns when it trains."""
-    process = start(*flags_of(config, workdir), start_new_session=True)
-    deadline, log = time.monotonic() + 200, workdir / "metrics.jsonl"
-    while not (log.exists() and log.stat().st_size):
-        assert process.poll() is None and time.monotonic() < deadline
-        time.sleep(0.05)
-    return process
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("stop", [signal.SIGTERM, signal.SIGINT])
-@pytest.mark.parametrize("num_workers", [0, 2])
-def test_a_signal_to_all_processes_saves_and_exits_with_143(
-    labels, tmp_path, stop, num_workers
-):
-    config = tiny_config(
-        labels,
-        data__num_workers=num_workers,
-        train__steps=100_000,
-        train__save_every=100_000,
-        **evaluated(labels),
-    )
-    process = start_training(config, tmp_path / "run")
-    sent = time.monotonic()
-    os.killpg(process.pid, stop)
-    _, err = process.communicate(timeout=60)
-    assert time.monotonic() - sent < 30
-    assert process.returncode == 143, err
-    assert "Traceback" not in err
-    (step,) = saved_steps(tmp_path / "run")
-    assert f"stopped: saved step {step} in {tmp_path}/run; the same command" in err
-    assert metrics(tmp_path / "run")[-1]["step"] in (step, step - 1)
-    config.train.steps = step + 2
-    done = main(*flags_of(config, tmp_path / "run"))
-    assert done.returncode == 0, done.stderr
-    assert f"resuming {tmp_path}/run at step {step}" in done.stderr
-    assert "held" in done.stdout
-
-
-@pytest.mark.slow
-def test_workers_do_not_outlive_a_run_that_is_killed(labels, tmp_path):
-    config = tiny_config(
-        labels, data__num_workers=2, train__steps=100_000, train__save_every=100_000
-    )
-    process = start_training(config, tmp_path / "run")
-    os.kill(process.pid, signal.SIGKILL)
-    try:  # returns when no process is left that could write to the pipes
-        process.communicate(timeout=20)
-    except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)
-        raise
 
 
 @pytest.mark.slow

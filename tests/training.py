@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import itertools
+import json
 import os
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from pathlib import Path
 import cv2
 import jax
 import numpy as np
+import pytest
 from helpers import CHARSET, HEIGHT, MAX_LEN, WIDTH, eloquent, small_model
 from ml_collections import ConfigDict
 
@@ -25,6 +27,8 @@ from robustscanner_jax.steps import create_state
 from robustscanner_jax.weights import Weights
 
 WORDS = ["bad", "cab", "dead", "face", "gag", "head", "a", "chef"]
+# In batches of eight: epochs end inside batches.
+TWELVE = [*WORDS, "ab", "cd", "ef", "gh"]
 RULE = Preprocessing(height=HEIGHT, min_width=HEIGHT, max_width=WIDTH)
 REPOSITORY = Path(__file__).resolve().parent.parent
 
@@ -274,3 +278,25 @@ def noise_image(seed: int, height: int = 24, width: int = 40) -> np.ndarray:
     rng = np.random.default_rng(seed)
     coarse = rng.integers(0, 256, (height // 8, width // 8, 3), dtype=np.uint8)
     return coarse.repeat(8, axis=0).repeat(8, axis=1)
+
+
+def evaluated(labels: Path) -> dict[str, tuple[str]]:
+    """Returns the change of `tiny_config` that evaluates a label file as "held"."""
+    return {"data__evaluate": (f"held:{labels}",)}
+
+
+def metrics(workdir: Path) -> list[dict]:
+    """Returns the lines of a run's log."""
+    text = (workdir / "metrics.jsonl").read_text(encoding="utf-8")
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def saved_steps(workdir: Path) -> list[int]:
+    """Returns the steps whose checkpoints are complete, the oldest first."""
+    folder = workdir / "checkpoints"
+    return sorted(int(p.name) for p in folder.glob("*") if p.name.isdigit())
+
+
+def slowly(case):
+    """Returns a case of a parametrised test that is left out of the quick suite."""
+    return pytest.param(case, marks=pytest.mark.slow)

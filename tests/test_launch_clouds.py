@@ -273,17 +273,18 @@ def test_a_flag_that_looks_like_a_variable_of_kubernetes_stays_as_it_is(told):
     assert container["command"][-1] == "--config.charset=$$(HOME)"
 
 
-# Two workers, which find each other as tasks of SLURM do: JAX knows those.
+WORKERS = range(4)
+# They find each other as tasks of SLURM do: JAX knows those.
 GCLOUD = """\
 #!{python}
 import os, subprocess, sys
 lines = [a.removeprefix("--command=") for a in sys.argv if a.startswith("--command=")]
 for line in lines:
     workers = []
-    for worker in range(2):
+    for worker in range(4):
         home = os.path.join({home!r}, str(worker))
         os.makedirs(home, exist_ok=True)
-        task = {{"JOB_ID": "{job}", "STEP_NODELIST": "localhost", "NTASKS": "2",
+        task = {{"JOB_ID": "{job}", "STEP_NODELIST": "localhost", "NTASKS": "4",
                 "PROCID": str(worker), "LOCALID": str(worker)}}
         slurm = {{"SLURM_" + name: value for name, value in task.items()}}
         told = {{**os.environ, **slurm, "HOME": home}}
@@ -307,7 +308,7 @@ chmod +x "$3"/bin/*
 
 
 @pytest.mark.slow
-def test_a_pod_of_two_workers_trains(tmp_path, monkeypatch):
+def test_a_pod_of_four_workers_trains(tmp_path, monkeypatch):
     tools, home, workdir = (tmp_path / n for n in ("bin", "home", "run"))
     tools.mkdir()
     job = str(os.getpid())
@@ -334,15 +335,15 @@ def test_a_pod_of_two_workers_trains(tmp_path, monkeypatch):
     clone = [f"--repository={REPOSITORY}"]
     flags = ["--", f"--config={source}", f"--workdir={workdir}"]
     assert tpu_pod.main(["run", *NEW_POD, *clone, *flags]) == 0
-    logs = [home / str(worker) / tpu_pod.LOG for worker in range(2)]
-    pids = [int((home / str(w) / tpu_pod.PID).read_text()) for w in range(2)]
+    logs = [home / str(worker) / tpu_pod.LOG for worker in WORKERS]
+    pids = [int((home / str(w) / tpu_pod.PID).read_text()) for w in WORKERS]
     deadline = time.monotonic() + 300
     while any(map(alive, pids)) and time.monotonic() < deadline:
         time.sleep(0.5)
     text = "\n".join(log.read_text(encoding="utf-8") for log in logs)
     assert not any(map(alive, pids)), text
-    assert "process 0 of 2" in text and "process 1 of 2" in text, text
-    assert "on 2 cpu device(s)" in text
+    assert all(f"process {worker} of 4" in text for worker in WORKERS), text
+    assert "on 4 cpu device(s)" in text
     assert (workdir / "checkpoints" / "2").is_dir(), text
     assert json.loads((workdir / "accuracy.json").read_text())
 

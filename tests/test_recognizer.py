@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from PIL import Image
 from training import noise_image, reader, reading_weights
 
-from robustscanner_jax.recognizer import Recognizer, compute_dtype, to_bgr
+from robustscanner_jax.reading import to_bgr
+from robustscanner_jax.recognizer import Recognizer, compute_dtype
 from robustscanner_jax.weights import save_weights
 
 

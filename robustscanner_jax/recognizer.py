@@ -13,17 +13,8 @@ from robustscanner_jax.decoding import Decoded, greedy
 from robustscanner_jax.models.normalise import normalise
 from robustscanner_jax.models.robustscanner import Explanation
 from robustscanner_jax.open_weights import open_weights
-from robustscanner_jax.reading import ImageLike, Reader, Reading, to_bgr
+from robustscanner_jax.reading import Reader, Reading
 from robustscanner_jax.weights import Weights
-
-# What this module offered before `reading` held it.
-__all__ = [
-    "ImageLike",
-    "Reading",
-    "Recognizer",
-    "compute_dtype",
-    "to_bgr",
-]
 
 
 def compute_dtype(name: str) -> Any:

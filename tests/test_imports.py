@@ -22,7 +22,7 @@ JAX = {"jax", "jaxlib", "flax", "optax", "orbax", "chex"}
 # Who sees a config, which `config` checks and stores. The rest takes plain arguments.
 CONFIG_READERS = {
     f"robustscanner_jax.{name}"
-    for name in ("main", "train", "evaluate", "predict", "export", "serve", "config")
+    for name in ("main", "flags", "train", "evaluate", "predict", "config")
 }
 # Who holds the settings of the word generator. Its stages get plain values.
 CONFIG_READERS |= {"data_prep.synthesize"} | {

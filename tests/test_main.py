@@ -7,6 +7,7 @@ import jax
 import numpy as np
 import pytest
 from absl import app
+from absl.flags import FLAGS
 from absl.testing import flagsaver
 from training import (
     main,
@@ -17,7 +18,9 @@ from training import (
     write_words,
 )
 
+from robustscanner_jax import flags as command_flags
 from robustscanner_jax import main as command
+from robustscanner_jax import modes
 from robustscanner_jax.weights import load_weights, save_weights
 
 
@@ -32,8 +35,8 @@ def call(monkeypatch):
     )
 
     def run(*paths, **flags):
-        if not command.flags.FLAGS.is_parsed():
-            command.flags.FLAGS.mark_as_parsed()
+        if not FLAGS.is_parsed():
+            FLAGS.mark_as_parsed()
         with flagsaver.flagsaver(**flags), pytest.raises(SystemExit) as caught:
             command.main(["main", *map(str, paths)])
         return caught.value.code
@@ -81,10 +84,10 @@ def images(tmp_path_factory):
     ],
 )
 def test_a_mode_asks_for_what_it_needs(flags, paths, message):
-    if not command.flags.FLAGS.is_parsed():
-        command.flags.FLAGS.mark_as_parsed()
+    if not FLAGS.is_parsed():
+        FLAGS.mark_as_parsed()
     with flagsaver.flagsaver(**flags), pytest.raises(app.UsageError, match=message):
-        command.MODES[flags["mode"]](paths)
+        modes.MODES[flags["mode"]](paths)
 
 
 def test_images_are_read_with_a_weights_file(call, weights, images, capsys):
@@ -117,6 +120,7 @@ def test_a_benchmark_is_evaluated_into_a_folder(call, weights, tmp_path, capsys)
     assert {p.name for p in output.iterdir()} == {
         "accuracy.json",
         "accuracy.md",
+        "errors.html",
         "predictions.tsv",
         "samples",
     }
@@ -169,8 +173,8 @@ def test_a_data_folder_with_nothing_in_it_is_one_sentence(call, tmp_path, monkey
     (tmp_path / "empty").mkdir()
     labels = write_words(tmp_path / "words")
     config = tiny_config(labels, data__train=(str(tmp_path / "empty"),))
-    monkeypatch.setattr(command, "_CONFIG", type("Flag", (), {"value": config}))
-    monkeypatch.setattr(command.distributed, "initialise", lambda: None)
+    monkeypatch.setattr(command_flags, "CONFIG", type("Flag", (), {"value": config}))
+    monkeypatch.setattr(modes.distributed, "initialise", lambda: None)
     status = call(mode="train", workdir=str(tmp_path / "run"))
     assert status == f"error: {tmp_path / 'empty'}: the folder is empty"
 
@@ -210,3 +214,10 @@ def test_a_wrong_command_line_is_told_without_a_traceback(arguments, message):
     assert done.returncode == 1
     assert message in done.stderr + done.stdout
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.slow
+def test_help_lists_the_flags_of_every_mode():
+    done = main("--help")
+    for flag in ("--mode", "--config", "--benchmark", "--checkpoint", "--format"):
+        assert f"\n  {flag}:" in done.stdout

@@ -1,0 +1,163 @@
+"""What the command line can do: each mode turns flags into plain calls."""
+
+import os
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import cast
+
+from absl import app
+from absl.flags import FlagHolder
+
+from robustscanner_jax import distributed, evaluate, flags, predict, train
+from robustscanner_jax.artefact import GraphFormat
+from robustscanner_jax.backends import optional
+from robustscanner_jax.charset import Charset
+from robustscanner_jax.data.rendered import open_named
+from robustscanner_jax.export.run import comparison_rows, export_artefact
+from robustscanner_jax.export.triton import export_triton
+from robustscanner_jax.inference import load_artefact
+from robustscanner_jax.open_weights import open_weights
+from robustscanner_jax.reading import Reader
+from robustscanner_jax.recognizer import Recognizer
+from robustscanner_jax.reference import run_import
+from robustscanner_jax.weights import StorageDtype, Weights, save_weights
+
+
+def _need(flag: FlagHolder, mode: str) -> str:
+    if not flag.value:
+        raise app.UsageError(f"--mode={mode} needs --{flag.name}")
+    return flag.value
+
+
+def _weights() -> Weights:
+    """Returns what --workdir or --weights names; with neither, what ships."""
+    if flags.WORKDIR.value and flags.WEIGHTS.value:
+        raise app.UsageError("give --workdir or --weights, not both")
+    return open_weights(flags.WORKDIR.value or flags.WEIGHTS.value)
+
+
+def _reader() -> Reader:
+    """Returns what reads: an export, or a network with weights."""
+    if not flags.MODEL.value:
+        return Recognizer(_weights())
+    if flags.WORKDIR.value or flags.WEIGHTS.value:
+        raise app.UsageError("give --model, or one of --workdir and --weights")
+    return load_artefact(
+        flags.MODEL.value, flags.BACKEND.value, precision=flags.PRECISION.value
+    )
+
+
+def _train(paths: list[str]) -> int:
+    if paths:
+        raise app.UsageError(f"--mode=train takes no files, got {paths}")
+    if flags.CONFIG.value is None:
+        raise app.UsageError("--mode=train needs --config")
+    workdir = _need(flags.WORKDIR, "train")
+    distributed.initialise()
+    try:
+        train.run(flags.CONFIG.value, Path(workdir))
+    except train.Preempted as stop:
+        print(f"stopped: {stop}; the same command continues", file=sys.stderr)
+        return 128 + signal.SIGTERM
+    return 0
+
+
+def _evaluate(paths: list[str]) -> int:
+    if paths or not flags.BENCHMARK.value:
+        raise app.UsageError(
+            "--mode=evaluate needs --benchmark=NAME:PATH, and no files"
+        )
+    named = [evaluate.parse_benchmark(text) for text in flags.BENCHMARK.value]
+    benchmarks = [(name, open_named(source)) for name, source in named]
+    output = Path(flags.OUTPUT.value) if flags.OUTPUT.value else None
+    evaluate.run(
+        _reader(),
+        benchmarks,
+        protocol=flags.PROTOCOL.value,
+        output=output,
+        errors=True,
+        rotate_tall=flags.ROTATE_TALL.value,
+    )
+    return 0
+
+
+def _predict(paths: list[str]) -> int:
+    if not paths:
+        raise app.UsageError("--mode=predict needs image files or folders")
+    if flags.MODEL.value and flags.OUTPUT.value:
+        raise app.UsageError("an export has no attention maps: --output needs weights")
+    pictures = Path(flags.OUTPUT.value) if flags.OUTPUT.value else None
+    failed = predict.run(
+        _reader(), paths, pictures=pictures, rotate_tall=flags.ROTATE_TALL.value
+    )
+    return int(failed > 0)
+
+
+def _characters() -> str | None:
+    return (
+        Charset.from_file(flags.CHARSET.value).characters
+        if flags.CHARSET.value
+        else None
+    )
+
+
+def _import(paths: list[str]) -> int:
+    if paths:
+        raise app.UsageError(f"--mode=import takes no files, got {paths}")
+    certificate = run_import(
+        _need(flags.SOURCE, "import"),
+        _need(flags.CHECKPOINT, "import"),
+        _need(flags.OUTPUT, "import"),
+        golden=flags.GOLDEN.value,
+        characters=_characters(),
+        max_len=flags.MAX_LEN.value,
+        dtype=cast(StorageDtype, flags.DTYPE.value or "float32"),
+    )
+    print(certificate.text())
+    return int(not certificate.ok)
+
+
+def _export(paths: list[str]) -> int:
+    if paths:
+        raise app.UsageError(f"--mode=export takes no files, got {paths}")
+    output, weights = _need(flags.OUTPUT, "export"), _weights()
+    if flags.FORMAT.value == "weights":
+        dtype = cast(StorageDtype, flags.DTYPE.value or "float16")
+        save_weights(output, weights, dtype=dtype)
+        print(f"{output}: {weights.model.width}, {dtype}, {weights.card}")
+        return 0
+    rows = comparison_rows(weights.preprocessing, flags.COMPARE.value)
+    if flags.FORMAT.value == "triton":
+        manifest = export_triton(weights, output, rows=rows)
+    else:
+        graph_format = cast(GraphFormat, flags.FORMAT.value)
+        manifest = export_artefact(
+            weights, output, graph_format=graph_format, rows=rows
+        )
+    print(f"{output}: {flags.FORMAT.value}, {manifest.comparison}")
+    return 0
+
+
+def _serve(paths: list[str]) -> int:
+    if paths:
+        raise app.UsageError(f"--mode=serve takes no files, got {paths}")
+    for package in ("starlette", "uvicorn", "prometheus_client", "python_multipart"):
+        optional(package, "--mode=serve")
+    from robustscanner_jax.serving.server import run_server
+
+    # From the environment: a command line is seen by every process of the machine.
+    token = os.environ.get("ROBUSTSCANNER_TOKEN")
+    run_server(_reader(), host=flags.HOST.value, port=flags.PORT.value, token=token)
+    return 0
+
+
+MODES: dict[str, Callable[[list[str]], int]] = {
+    "train": _train,
+    "evaluate": _evaluate,
+    "predict": _predict,
+    "import": _import,
+    "export": _export,
+    "serve": _serve,
+}

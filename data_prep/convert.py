@@ -16,6 +16,7 @@ from data_prep import builders, conversion_report
 from data_prep.checks import Limits
 from data_prep.conversion import convert
 from data_prep.inputs import FORMATS
+from data_prep.sharding import sigterm_as_ctrl_c
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -56,20 +57,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.epilog = f"FORMAT is one of: {', '.join(known)}"
     flags = parser.parse_args(arguments)
     try:
-        report = convert(
-            flags.input,
-            flags.output,
-            from_format=flags.from_format,
-            images=flags.images,
-            split=flags.split,
-            limits=Limits(
-                longest_label=flags.longest_label, smallest_side=flags.smallest_side
-            ),
-            processes=flags.processes,
-            shards=flags.shards,
-            progress=sys.stderr.isatty(),
-            beam=None if flags.beam is None else shlex.split(flags.beam),
-        )
+        with sigterm_as_ctrl_c():
+            report = convert(
+                flags.input,
+                flags.output,
+                from_format=flags.from_format,
+                images=flags.images,
+                split=flags.split,
+                limits=Limits(
+                    longest_label=flags.longest_label, smallest_side=flags.smallest_side
+                ),
+                processes=flags.processes,
+                shards=flags.shards,
+                progress=sys.stderr.isatty(),
+                beam=None if flags.beam is None else shlex.split(flags.beam),
+            )
     except (ValueError, OSError, ModuleNotFoundError) as error:
         sys.exit(f"convert: {error}")
     except KeyboardInterrupt:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 from ml_collections import ConfigDict
 
+from data_prep.sharding import sigterm_as_ctrl_c
 from data_prep.synthetic import settings, words
 from data_prep.synthetic.dataset import synthesize
 
@@ -57,17 +58,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     flags = parser.parse_args(arguments)
     try:
-        folder = synthesize(
-            flags.output,
-            count=flags.count,
-            seed=flags.seed,
-            preset=flags.preset,
-            render_settings=_changed_settings(flags.preset, flags.set),
-            split=flags.split,
-            processes=flags.processes,
-            shards=flags.shards,
-            progress=sys.stderr.isatty(),
-        )
+        with sigterm_as_ctrl_c():
+            folder = synthesize(
+                flags.output,
+                count=flags.count,
+                seed=flags.seed,
+                preset=flags.preset,
+                render_settings=_changed_settings(flags.preset, flags.set),
+                split=flags.split,
+                processes=flags.processes,
+                shards=flags.shards,
+                progress=sys.stderr.isatty(),
+            )
     except (ValueError, OSError, ModuleNotFoundError) as error:
         sys.exit(f"synthesize: {error}")
     except KeyboardInterrupt:

@@ -90,7 +90,7 @@ class Prepare:
         text = element.get("text", "")
         if "error" in element:
             return Problem.UNREADABLE, element["error"]
-        if not text:
+        if not text.strip():
             return Problem.EMPTY_LABEL, "the label is empty"
         if len(text) >= self.max_len:
             return (

@@ -13,6 +13,7 @@ import sys
 from collections.abc import Sequence
 
 from data_prep import builders, conversion_report
+from data_prep.beam_shards import BEAM_HELP
 from data_prep.checks import Limits
 from data_prep.conversion import convert
 from data_prep.inputs import FORMATS
@@ -35,12 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     add("--split", default="train", help="of a published dataset")
     add("--processes", type=int, default=0, help="workers; 0: one a core")
     add("--shards", type=int, default=0, help="files; 0: one for 10,000 records")
-    add(
-        "--beam",
-        metavar="OPTIONS",
-        help="writes the shards in an Apache Beam pipeline of these options, such as "
-        '--beam="--runner=FlinkRunner --flink_master=HOST:8081"',
-    )
+    add("--beam", metavar="OPTIONS", help=BEAM_HELP.format("converts"))
     limits = Limits()
     add(
         "--longest_label",

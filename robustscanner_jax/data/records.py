@@ -22,6 +22,7 @@ from array_record.python import (
 
 # Of one record and of the index. A reader refuses any other.
 FORMAT_VERSION = 1
+_FIELDS = (("id", str), ("image", bytes), ("text", str))
 INDEX_NAME = "index.json"
 SHARD_SUFFIX = ".array_record"
 # Measured on 2 CPU cores: 94k records/s written, 46k read at random. Compressed, half
@@ -29,7 +30,8 @@ SHARD_SUFFIX = ".array_record"
 WRITER_OPTIONS = "group_size:1,uncompressed"
 # Riegeli reads ahead by default, which random access throws away.
 READER_OPTIONS = "readahead_buffer_size:0"
-_READER_BUFFER_BYTES = 32768
+# A word crop in one read; 32 KB is 15 % slower at random.
+_READER_BUFFER_BYTES = 8192
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,7 +55,7 @@ def encode_record(record: Record) -> bytes:
     Raises `TypeError` where a field has another type than `Record` states, and
     `ValueError` for a string that UTF-8 cannot hold (a lone surrogate).
     """
-    for field, kind in (("id", str), ("image", bytes), ("text", str)):
+    for field, kind in _FIELDS:
         value = getattr(record, field)
         if not isinstance(value, kind):
             raise TypeError(
@@ -71,6 +73,11 @@ def encode_record(record: Record) -> bytes:
 
 def decode_record(payload: bytes) -> Record:
     """Returns the record that `encode_record` wrote; `ValueError` names any damage."""
+    return Record(**decode_fields(payload))
+
+
+def decode_fields(payload: bytes) -> dict[str, Any]:
+    """Returns `id`, `image` and `text` of a record, as `decode_record` does."""
     try:
         fields = msgpack.unpackb(payload)
     except Exception as error:  # msgpack has no common base for its failures
@@ -86,15 +93,16 @@ def decode_record(payload: bytes) -> Record:
             f"record format version {version!r} is not supported, "
             f"expected {FORMAT_VERSION}"
         )
-    for field, kind in (("id", str), ("image", bytes), ("text", str)):
-        if field not in fields:
-            raise ValueError(f"damaged record {fields.get('id')!r}: no field {field!r}")
-        if not isinstance(fields[field], kind):
+    found = {}
+    for field, kind in _FIELDS:
+        value = found[field] = fields.get(field)
+        if type(value) is not kind:
+            got = "no such field" if field not in fields else type(value).__name__
             raise ValueError(
                 f"damaged record {fields.get('id')!r}: expected {field} of type "
-                f"{kind.__name__}, got {type(fields[field]).__name__}"
+                f"{kind.__name__}, got {got}"
             )
-    return Record(id=fields["id"], image=fields["image"], text=fields["text"])
+    return found
 
 
 def shard_path(

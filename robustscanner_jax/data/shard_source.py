@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import json
 import operator
 import os
@@ -11,11 +12,14 @@ from typing import Any, SupportsIndex
 import numpy as np
 
 from robustscanner_jax.data.records import (
-    decode_record,
+    decode_fields,
     open_shard,
     read_index,
     shard_path,
 )
+
+# That wait for the disk at the same time, each for a shard of its own.
+_READING_THREADS = 8
 
 
 class ShardSource:
@@ -35,7 +39,9 @@ class ShardSource:
             self.shard_counts.append(reader.num_records())
             reader.close()
         self._ends = np.cumsum(self.shard_counts, dtype=np.int64)
+        self._starts = [0, *self._ends.tolist()]
         self._readers: dict[int, Any] = {}
+        self._pool: concurrent.futures.ThreadPoolExecutor | None = None
         if not len(self):
             raise ValueError(f"{os.path.dirname(paths[0])}: the dataset is empty")
 
@@ -48,8 +54,8 @@ class ShardSource:
         return f"ShardSource({self.name!r}, {self._paths[0]!r}, {len(self)} records)"
 
     def __getstate__(self) -> dict[str, Any]:
-        """Drops the open files: every process opens its own."""
-        return {**self.__dict__, "_readers": {}}
+        """Drops open files and threads: every process has its own."""
+        return {**self.__dict__, "_readers": {}, "_pool": None}
 
     def __getitem__(self, index: SupportsIndex) -> dict[str, Any]:
         """Returns `id`, `image` (encoded) and `text`.
@@ -61,14 +67,64 @@ class ShardSource:
         if not 0 <= i < len(self):
             raise IndexError(f"{self.name}: no record {i}, there are {len(self)}")
         shard = int(np.searchsorted(self._ends, i, side="right"))
-        place = i - (int(self._ends[shard - 1]) if shard else 0)
-        if shard not in self._readers:
-            self._readers[shard] = open_shard(self._paths[shard])
+        (found,) = self._read(shard, [i - self._starts[shard]])
+        if isinstance(found, ValueError):
+            raise found
+        return found
+
+    def read_many(self, indices: Sequence[int]) -> list[dict[str, Any] | ValueError]:
+        """Returns `self[i]` of each, or the error that it raises; one call a shard.
+
+        Shards are read in threads, so that the disk is waited for once and not for each
+        record.
+        """
+        wanted = np.asarray(indices, np.int64)
+        if len(wanted) and not 0 <= wanted.min() <= wanted.max() < len(self):
+            raise IndexError(f"{self.name}: expected records below {len(self)}")
+        owners = np.searchsorted(self._ends, wanted, side="right")
+        shards = np.unique(owners).tolist()
+        found: list[Any] = [None] * len(wanted)
+
+        def read(shards: Sequence[int]) -> None:
+            for shard in shards:
+                rows = np.flatnonzero(owners == shard)
+                places = (wanted[rows] - self._starts[shard]).tolist()
+                ones = self._read(shard, places)
+                for row, one in zip(rows.tolist(), ones, strict=True):
+                    found[row] = one
+
+        if len(shards) < 2:
+            read(shards)
+            return found
+        if self._pool is None:
+            self._pool = concurrent.futures.ThreadPoolExecutor(_READING_THREADS)
+        # A task a thread, not a shard: a large dataset has a shard for each record.
+        shares = [shards[i::_READING_THREADS] for i in range(_READING_THREADS)]
+        for _ in self._pool.map(read, filter(None, shares)):
+            pass  # raises what a thread raised
+        return found
+
+    def _read(
+        self, shard: int, places: Sequence[int]
+    ) -> list[dict[str, Any] | ValueError]:
         try:
-            record = decode_record(self._readers[shard].read([place])[0])
-        except (RuntimeError, ValueError) as error:
-            raise ValueError(f"{self._paths[shard]}, record {place}: {error}") from None
-        return {"id": record.id, "image": record.image, "text": record.text}
+            if shard not in self._readers:
+                self._readers[shard] = open_shard(self._paths[shard])
+            payloads = self._readers[shard].read(places)
+        except (RuntimeError, ValueError, OSError) as error:
+            if len(places) > 1:  # the call does not say which of them is damaged
+                return [one for place in places for one in self._read(shard, [place])]
+            return [self._damaged(shard, places[0], error)]
+        found = []
+        for place, payload in zip(places, payloads, strict=True):
+            try:
+                found.append(decode_fields(payload))
+            except ValueError as error:
+                found.append(self._damaged(shard, place, error))
+        return found
+
+    def _damaged(self, shard: int, place: int, error: Exception) -> ValueError:
+        return ValueError(f"{self._paths[shard]}, record {place}: {error}")
 
 
 def open_dataset(folder: str) -> ShardSource:
@@ -157,16 +213,21 @@ class TfdsSource:
         if not 0 <= i < len(self):
             raise IndexError(f"{self.name}: no record {i}, there are {len(self)}")
         try:
-            example = self._open()[i]
-            text = example[self._text_key]
-            text = text.decode("utf-8") if isinstance(text, bytes) else str(text)
-            record_id = f"{self.name}/{i:09d}"
-            if self._has_id:
-                record_id = example["id"]
-                if isinstance(record_id, bytes):
-                    record_id = record_id.decode("utf-8")
+            return self._element(i, self._open()[i])
         except (RuntimeError, ValueError) as error:
             raise ValueError(f"{self._folder}, record {i}: {error}") from None
+
+    def read_many(self, indices: Sequence[int]) -> list[dict[str, Any]]:
+        """Returns `self[i]` of each; raises if any of them is damaged."""
+        examples = self._open().__getitems__(list(indices))
+        return [self._element(i, e) for i, e in zip(indices, examples, strict=True)]
+
+    def _element(self, i: int, example: dict[str, Any]) -> dict[str, Any]:
+        text = example[self._text_key]
+        text = text.decode("utf-8") if isinstance(text, bytes) else str(text)
+        record_id = example["id"] if self._has_id else f"{self.name}/{i:09d}"
+        if isinstance(record_id, bytes):
+            record_id = record_id.decode("utf-8")
         return {"id": str(record_id), "image": example["image"], "text": text}
 
     def _open(self) -> Any:

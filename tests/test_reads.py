@@ -1,6 +1,7 @@
 """Many records in one call: the same elements, and damage that stays by itself."""
 
 import collections
+import pickle
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from training import RULE, ListSource, draw_word, encode
 
+from robustscanner_jax.data import shard_source
 from robustscanner_jax.data.pipeline import (
     ReadBatch,
     evaluation_batches,
@@ -52,11 +54,13 @@ def damage(path, mark: bytes):
     Path(path).write_bytes(content[:start] + b"\xaa" * 8 + content[start + 8 :])
 
 
-@given(st.lists(st.integers(0, 39)))
+@given(st.lists(st.integers(0, 39)), st.sampled_from([0.0, 1e-6, 60.0]))
 @settings(max_examples=50)
-def test_records_read_together_are_those_read_one_by_one(dataset, indices):
-    assert dataset.read_many(indices) == [dataset[i] for i in indices]
-    assert read_elements(dataset, indices) == [dataset[i] for i in indices]
+def test_records_read_together_are_those_read_one_by_one(dataset, indices, waited):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(shard_source, "_WAITED", waited)
+        assert dataset.read_many(indices) == [dataset[i] for i in indices]
+        assert read_elements(dataset, indices) == [dataset[i] for i in indices]
 
 
 def test_a_call_beyond_the_end_is_an_index_error(dataset):
@@ -65,7 +69,11 @@ def test_a_call_beyond_the_end_is_an_index_error(dataset):
             dataset.read_many(indices)
 
 
-def test_a_damaged_record_is_lost_alone_wherever_it_stands(tmp_path):
+@pytest.mark.parametrize("waited", [0.0, 60.0])
+def test_a_damaged_record_is_lost_alone_wherever_it_stands(
+    tmp_path, monkeypatch, waited
+):
+    monkeypatch.setattr(shard_source, "_WAITED", waited)
     words = [f"word{i}" * 20 for i in range(30)]
     write_dataset(tmp_path, words, num_shards=3)
     for lost in (0, 13, 29):
@@ -84,7 +92,9 @@ def test_a_damaged_record_is_lost_alone_wherever_it_stands(tmp_path):
     assert singly == found
 
 
-def test_a_shard_that_vanishes_loses_its_own_records(tmp_path):
+@pytest.mark.parametrize("waited", [0.0, 60.0])
+def test_a_shard_that_vanishes_loses_its_own_records(tmp_path, monkeypatch, waited):
+    monkeypatch.setattr(shard_source, "_WAITED", waited)
     write_dataset(tmp_path, WORDS, num_shards=4)
     source = open_source(tmp_path)
     Path(shard_path(tmp_path, "mj", 1, 4)).unlink()
@@ -112,31 +122,52 @@ def batches_of(sources, count=8, batch_size=10, **changes):
     return [next(found) for _ in range(count)]
 
 
-def test_a_batch_asks_each_source_once_and_each_shard_once(tmp_path, monkeypatch):
+def test_a_batch_asks_each_source_once(tmp_path, monkeypatch):
     write_readable(tmp_path)
     source = open_source(tmp_path)
-    calls = collections.Counter()
-    read_many, read = ShardSource.read_many, ShardSource._read
-
-    def counted(self, indices):
-        calls["source"] += 1
-        return read_many(self, indices)
-
-    def counted_shard(self, shard, places):
-        calls["shard"] += 1
-        return read(self, shard, places)
-
-    monkeypatch.setattr(ShardSource, "read_many", counted)
-    monkeypatch.setattr(ShardSource, "_read", counted_shard)
+    calls, read_many = [], ShardSource.read_many
+    monkeypatch.setattr(
+        ShardSource,
+        "read_many",
+        lambda self, wanted: calls.append(len(wanted)) or read_many(self, wanted),
+    )
     list(evaluation_batches(source, rule=RULE, batch_size=40))
-    assert calls["source"] == 2  # chunks of 32
-    assert calls["shard"] <= 2 * 4
+    assert sorted(calls) == [8, 32]
     calls.clear()
     state = np.random.Philox().state
     references = [(i % 2, i, state) for i in (*range(40), 0, 1)]
     read_batch = ReadBatch([source, source], Prepare(CHARSET, RULE, MAX_LEN))
     assert len(read_batch(references)["id"]) == 42
-    assert calls == {"source": 2, "shard": 2 * 4}
+    assert calls == [20, 20]
+
+
+@pytest.mark.parametrize("waited", [0.0, 60.0])
+def test_a_slow_disk_changes_the_number_of_calls_and_nothing_else(
+    dataset, monkeypatch, waited
+):
+    monkeypatch.setattr(shard_source, "_WAITED", waited)
+    again = pickle.loads(pickle.dumps(dataset))
+    singly, together = collections.Counter(), collections.Counter()
+    read_one, read_together = ShardSource._read_one, ShardSource._read_together
+
+    def counted(self, i):
+        singly[i] += 1
+        return read_one(self, i)
+
+    def counted_together(self, shard, wanted):
+        together[shard] += 1
+        return read_together(self, shard, wanted)
+
+    monkeypatch.setattr(ShardSource, "_read_one", counted)
+    monkeypatch.setattr(ShardSource, "_read_together", counted_together)
+    order = [*range(39, -1, -1), 7]
+    found = again.read_many(order)
+    assert [one["text"] for one in found] == [dataset[i]["text"] for i in order]
+    if waited:
+        assert singly.total() == 41 + 41 and not together
+    else:  # the first of them, then the seven shards in threads
+        assert singly.total() == 1 + 41 and set(together.values()) == {1}
+        assert len(together) == 7
 
 
 def test_batches_are_the_same_from_a_source_that_reads_one_by_one(tmp_path):

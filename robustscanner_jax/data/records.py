@@ -22,7 +22,7 @@ from array_record.python import (
 
 # Of one record and of the index. A reader refuses any other.
 FORMAT_VERSION = 1
-_FIELDS = (("id", str), ("image", bytes), ("text", str))
+_KINDS = {"v": int, "id": str, "image": bytes, "text": str}
 INDEX_NAME = "index.json"
 SHARD_SUFFIX = ".array_record"
 # Measured on 2 CPU cores: 94k records/s written, 46k read at random. Compressed, half
@@ -30,8 +30,8 @@ SHARD_SUFFIX = ".array_record"
 WRITER_OPTIONS = "group_size:1,uncompressed"
 # Riegeli reads ahead by default, which random access throws away.
 READER_OPTIONS = "readahead_buffer_size:0"
-# A word crop in one read; 32 KB is 15 % slower at random.
-_READER_BUFFER_BYTES = 8192
+# Word crops take 1 to 3 KB. With 32 KB random reads take half as long again.
+_READER_BUFFER_BYTES = 4096
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,7 +55,7 @@ def encode_record(record: Record) -> bytes:
     Raises `TypeError` where a field has another type than `Record` states, and
     `ValueError` for a string that UTF-8 cannot hold (a lone surrogate).
     """
-    for field, kind in _FIELDS:
+    for field, kind in (("id", str), ("image", bytes), ("text", str)):
         value = getattr(record, field)
         if not isinstance(value, kind):
             raise TypeError(
@@ -85,24 +85,33 @@ def decode_fields(payload: bytes) -> dict[str, Any]:
         raise ValueError(
             f"damaged record of {len(payload)} bytes: not msgpack ({reason})"
         ) from None
+    if (
+        isinstance(fields, dict)
+        and {key: type(value) for key, value in fields.items()} == _KINDS
+        and fields.pop("v") == FORMAT_VERSION
+    ):
+        return fields
+    raise ValueError(_damage(fields))
+
+
+def _damage(fields: Any) -> str:
+    """Returns what is wrong with the content of a record."""
     if not isinstance(fields, dict):
-        raise ValueError(f"damaged record: expected a map, got {type(fields).__name__}")
+        return f"damaged record: expected a map, got {type(fields).__name__}"
     version = fields.get("v")
     if version != FORMAT_VERSION or isinstance(version, bool):
-        raise ValueError(
+        return (
             f"record format version {version!r} is not supported, "
             f"expected {FORMAT_VERSION}"
         )
-    found = {}
-    for field, kind in _FIELDS:
-        value = found[field] = fields.get(field)
-        if type(value) is not kind:
-            got = "no such field" if field not in fields else type(value).__name__
-            raise ValueError(
+    for field, kind in _KINDS.items():
+        if type(fields.get(field)) is not kind:
+            came = type(fields[field]).__name__ if field in fields else "no such field"
+            return (
                 f"damaged record {fields.get('id')!r}: expected {field} of type "
-                f"{kind.__name__}, got {got}"
+                f"{kind.__name__}, got {came}"
             )
-    return found
+    return f"damaged record {fields['id']!r}: unknown fields {fields.keys() - _KINDS}"
 
 
 def shard_path(

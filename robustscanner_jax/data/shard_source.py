@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import bisect
+import collections
 import concurrent.futures
+import itertools
 import json
 import operator
 import os
+import time
 from collections.abc import Sequence
 from typing import Any, SupportsIndex
-
-import numpy as np
 
 from robustscanner_jax.data.records import (
     decode_fields,
@@ -18,6 +20,10 @@ from robustscanner_jax.data.records import (
     shard_path,
 )
 
+# A record and, in the place of one that cannot be read, its error.
+Found = dict[str, Any] | ValueError
+# Seconds: a record that takes longer came from the disk. In memory it takes 2e-6.
+_WAITED = 50e-6
 # That wait for the disk at the same time, each for a shard of its own.
 _READING_THREADS = 8
 
@@ -38,8 +44,7 @@ class ShardSource:
             reader = open_shard(path)
             self.shard_counts.append(reader.num_records())
             reader.close()
-        self._ends = np.cumsum(self.shard_counts, dtype=np.int64)
-        self._starts = [0, *self._ends.tolist()]
+        self._ends = list(itertools.accumulate(self.shard_counts))
         self._readers: dict[int, Any] = {}
         self._pool: concurrent.futures.ThreadPoolExecutor | None = None
         if not len(self):
@@ -47,7 +52,7 @@ class ShardSource:
 
     def __len__(self) -> int:
         """Returns the number of records."""
-        return int(self._ends[-1])
+        return self._ends[-1]
 
     def __repr__(self) -> str:
         """Returns a short description."""
@@ -66,65 +71,76 @@ class ShardSource:
         i = operator.index(index)
         if not 0 <= i < len(self):
             raise IndexError(f"{self.name}: no record {i}, there are {len(self)}")
-        shard = int(np.searchsorted(self._ends, i, side="right"))
-        (found,) = self._read(shard, [i - self._starts[shard]])
+        found = self._read_one(i)
         if isinstance(found, ValueError):
             raise found
         return found
 
-    def read_many(self, indices: Sequence[int]) -> list[dict[str, Any] | ValueError]:
-        """Returns `self[i]` of each, or the error that it raises; one call a shard.
+    def read_many(self, indices: Sequence[int]) -> list[Found]:
+        """Returns `self[i]` of each, or the error that it raises.
 
-        Shards are read in threads, so that the disk is waited for once and not for each
-        record.
+        Records in the page cache are read one after the other. From the first that has
+        to be waited for, the rest is read in threads, with one call a shard.
         """
-        wanted = np.asarray(indices, np.int64)
-        if len(wanted) and not 0 <= wanted.min() <= wanted.max() < len(self):
+        found: list[Any] = [None] * len(indices)
+        if len(indices) and not 0 <= min(indices) <= max(indices) < len(self):
             raise IndexError(f"{self.name}: expected records below {len(self)}")
-        owners = np.searchsorted(self._ends, wanted, side="right")
-        shards = np.unique(owners).tolist()
-        found: list[Any] = [None] * len(wanted)
+        rows = sorted(range(len(indices)), key=indices.__getitem__)
+        for done, row in enumerate(rows, 1):
+            started = time.perf_counter()
+            found[row] = self._read_one(indices[row])
+            if time.perf_counter() - started > _WAITED:
+                self._read_in_threads(rows[done:], indices, found)
+                break
+        return found
 
-        def read(shards: Sequence[int]) -> None:
-            for shard in shards:
-                rows = np.flatnonzero(owners == shard)
-                places = (wanted[rows] - self._starts[shard]).tolist()
-                ones = self._read(shard, places)
-                for row, one in zip(rows.tolist(), ones, strict=True):
+    def _read_one(self, i: int) -> Found:
+        shard = bisect.bisect_right(self._ends, i)
+        place = i - self._ends[shard] + self.shard_counts[shard]
+        try:
+            # A range, though of one: a list of one costs seven times as much.
+            reader = self._readers.get(shard) or self._open(shard)
+            (payload,) = reader.read(place, place + 1)
+            return decode_fields(payload)
+        except (RuntimeError, ValueError, OSError) as error:
+            return ValueError(f"{self._paths[shard]}, record {place}: {error}")
+
+    def _read_in_threads(
+        self, rows: Sequence[int], indices: Sequence[int], found: list[Any]
+    ) -> None:
+        """Fills the rows of `found`."""
+        shards: dict[int, list[int]] = collections.defaultdict(list)
+        for row in rows:
+            shards[bisect.bisect_right(self._ends, indices[row])].append(row)
+
+        def read(mine: Sequence[int]) -> None:
+            for shard in mine:
+                wanted = [indices[row] for row in shards[shard]]
+                ones = self._read_together(shard, wanted)
+                for row, one in zip(shards[shard], ones, strict=True):
                     found[row] = one
 
-        if len(shards) < 2:
-            read(shards)
-            return found
         if self._pool is None:
             self._pool = concurrent.futures.ThreadPoolExecutor(_READING_THREADS)
         # A task a thread, not a shard: a large dataset has a shard for each record.
-        shares = [shards[i::_READING_THREADS] for i in range(_READING_THREADS)]
+        shares = [list(shards)[i::_READING_THREADS] for i in range(_READING_THREADS)]
         for _ in self._pool.map(read, filter(None, shares)):
             pass  # raises what a thread raised
-        return found
 
-    def _read(
-        self, shard: int, places: Sequence[int]
-    ) -> list[dict[str, Any] | ValueError]:
+    def _read_together(self, shard: int, wanted: Sequence[int]) -> list[Found]:
+        """Reads records of a shard in one call, in which the library uses threads."""
+        start = self._ends[shard] - self.shard_counts[shard]
         try:
-            if shard not in self._readers:
-                self._readers[shard] = open_shard(self._paths[shard])
-            payloads = self._readers[shard].read(places)
-        except (RuntimeError, ValueError, OSError) as error:
-            if len(places) > 1:  # the call does not say which of them is damaged
-                return [one for place in places for one in self._read(shard, [place])]
-            return [self._damaged(shard, places[0], error)]
-        found = []
-        for place, payload in zip(places, payloads, strict=True):
-            try:
-                found.append(decode_fields(payload))
-            except ValueError as error:
-                found.append(self._damaged(shard, place, error))
-        return found
+            reader = self._readers.get(shard) or self._open(shard)
+            payloads = reader.read([i - start for i in wanted])
+            return [decode_fields(payload) for payload in payloads]
+        except (RuntimeError, ValueError, OSError):
+            # The call does not say which of them is damaged.
+            return [self._read_one(i) for i in wanted]
 
-    def _damaged(self, shard: int, place: int, error: Exception) -> ValueError:
-        return ValueError(f"{self._paths[shard]}, record {place}: {error}")
+    def _open(self, shard: int) -> Any:
+        reader = self._readers[shard] = open_shard(self._paths[shard])
+        return reader
 
 
 def open_dataset(folder: str) -> ShardSource:

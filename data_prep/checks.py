@@ -10,12 +10,12 @@ import numpy as np
 from jaxtyping import UInt8
 
 from robustscanner_jax.data.images import decode_image
+from robustscanner_jax.data.label_lines import LINE_REASONS, NOT_UTF8, LineError
 from robustscanner_jax.data.records import Record
 
 # Why a record does not enter the dataset, in the order of the checks.
 MISSING = "image missing"
 UNREADABLE_RECORD = "unreadable record"
-NOT_UTF8 = "label not UTF-8"
 NUL = "NUL in label"
 EMPTY_LABEL = "empty label"
 LONG_LABEL = "label too long"
@@ -28,7 +28,7 @@ TOO_MANY_PIXELS = "too many pixels"
 UNREADABLE_IMAGE = "unreadable image"
 TOO_SMALL = "image too small"
 REASONS = (
-    *(MISSING, UNREADABLE_RECORD, NOT_UTF8, NUL, EMPTY_LABEL, LONG_LABEL),
+    *(MISSING, UNREADABLE_RECORD, *LINE_REASONS, NUL, EMPTY_LABEL, LONG_LABEL),
     *(INVALID_BOX, COUNT_MISMATCH, UNLABELLED, NOT_IN_SUBSET),
     *(ZERO_BYTES, TOO_MANY_PIXELS, UNREADABLE_IMAGE, TOO_SMALL),
 )
@@ -39,7 +39,7 @@ class Dropped:
     """A record that does not enter the dataset.
 
     Attributes:
-      id: names the record in the report.
+      id: names the record in the report; what UTF-8 cannot hold is escaped.
       reason: one of `REASONS`.
       detail: what came, for a person.
     """
@@ -53,6 +53,8 @@ class Dropped:
             raise ValueError(
                 f"record {self.id}: expected one of {REASONS}, got {self.reason!r}"
             )
+        escaped = self.id.encode("utf-8", "backslashreplace").decode("utf-8")
+        object.__setattr__(self, "id", escaped)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -94,8 +96,10 @@ def check_label(record: Record, limits: Limits) -> Dropped | None:
     if limits.longest_label and len(text) > limits.longest_label:
         detail = f"{len(text)} characters: {text[:40]!r}..."
         return Dropped(record.id, LONG_LABEL, detail)
-    # JSON and file names may hold lone surrogates, which no record can.
-    if any("\ud800" <= character <= "\udfff" for character in text):
+    try:
+        (record.id + text).encode("utf-8")
+    except UnicodeEncodeError:
+        # JSON and file names may hold lone surrogates, which no record can.
         return Dropped(record.id, NOT_UTF8, repr(text[:80]))
     return None
 
@@ -126,6 +130,8 @@ def decode_checked(
 
 def reason_of(error: ValueError) -> str:
     """Returns the reason for a record that a source of the package refused to read."""
+    if isinstance(error, LineError):
+        return error.reason
     message = str(error)
     if "not UTF-8" in message or "codec can't decode" in message:
         return NOT_UTF8

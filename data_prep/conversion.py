@@ -7,7 +7,6 @@ import math
 import os
 import re
 import shutil
-import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -84,50 +83,46 @@ def convert(
         "shards_asked": shards,
         "limits": vars(limits),
     }
-    with tempfile.TemporaryDirectory(prefix="convert-") as scratch:
-        reader = _open(source, Path(scratch), from_format, images, split)
-        entries = sum(1 for _ in reader.entries())
-        if not entries:
-            raise ValueError(f"{source}: nothing to convert, it lists no image")
-        estimate = math.ceil(entries * reader.records_per_entry / _SHARD_RECORDS)
-        num_shards = min(entries, shards or estimate)
-        request |= {"name": _plain_name(reader.name), "entries": entries}
-        if claim_folder(output, request):
-            shutil.rmtree(output / _PARTS_NAME, ignore_errors=True)
-            return json.loads((output / REPORT_NAME).read_text(encoding="utf-8"))
-        wanted = Shards(folder=output, name=request["name"], count=num_shards)
-        tasks = _tasks(reader, entries, num_shards)
-        write = functools.partial(
-            _write_shard, reader=reader, output=output, limits=limits
+    reader = _open(source, from_format, images, split)
+    entries = sum(1 for _ in reader.entries())
+    if not entries:
+        raise ValueError(f"{source}: nothing to convert, it lists no image")
+    estimate = math.ceil(entries * reader.records_per_entry / _SHARD_RECORDS)
+    num_shards = min(entries, shards or estimate)
+    request |= {"name": _plain_name(reader.name), "entries": entries}
+    if claim_folder(output, request):
+        shutil.rmtree(output / _PARTS_NAME, ignore_errors=True)
+        return json.loads((output / REPORT_NAME).read_text(encoding="utf-8"))
+    wanted = Shards(folder=output, name=request["name"], count=num_shards)
+    tasks = _tasks(reader, entries, num_shards)
+    write = functools.partial(_write_shard, reader=reader, output=output, limits=limits)
+    if beam is None:
+        done = write_shards(
+            wanted,
+            tasks,
+            write,
+            processes=processes,
+            progress=progress,
+            total=entries,
+            unit="entry",
         )
-        if beam is None:
-            done = write_shards(
-                wanted,
-                tasks,
-                write,
-                processes=processes,
-                progress=progress,
-                total=entries,
-                unit="entry",
-            )
-            workers = min(processes or os.cpu_count() or 1, num_shards)
-            how = f"{workers} processes"
-        else:
-            done = write_shards_with_beam(wanted, tasks, write, beam)
-            how = f"Apache Beam {' '.join(beam)}".rstrip()
+        workers = min(processes or os.cpu_count() or 1, num_shards)
+        how = f"{workers} processes"
+    else:
+        done = write_shards_with_beam(wanted, tasks, write, beam)
+        how = f"Apache Beam {' '.join(beam)}".rstrip()
     return _finish(wanted, request, done, time.perf_counter() - started, how)
 
 
 def _open(
     source: str | os.PathLike[str],
-    scratch: Path,
     from_format: str,
     images: str | os.PathLike[str] | None,
     split: str,
 ) -> Input:
     if from_format in builders.NAMES:
         return cast(Input, builders.open_builder(from_format, source, split))
-    return open_input(source, format_name=from_format, images=images, scratch=scratch)
+    return open_input(source, format_name=from_format, images=images)
 
 
 def _plain_name(name: str) -> str:

@@ -13,9 +13,11 @@ import sys
 from collections.abc import Sequence
 
 from data_prep import builders, conversion_report
+from data_prep.beam_shards import BEAM_HELP
 from data_prep.checks import Limits
 from data_prep.conversion import convert
 from data_prep.inputs import FORMATS
+from data_prep.sharding import sigterm_as_ctrl_c
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -34,12 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     add("--split", default="train", help="of a published dataset")
     add("--processes", type=int, default=0, help="workers; 0: one a core")
     add("--shards", type=int, default=0, help="files; 0: one for 10,000 records")
-    add(
-        "--beam",
-        metavar="OPTIONS",
-        help="writes the shards in an Apache Beam pipeline of these options, such as "
-        '--beam="--runner=FlinkRunner --flink_master=HOST:8081"',
-    )
+    add("--beam", metavar="OPTIONS", help=BEAM_HELP.format("converts"))
     limits = Limits()
     add(
         "--longest_label",
@@ -56,20 +53,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.epilog = f"FORMAT is one of: {', '.join(known)}"
     flags = parser.parse_args(arguments)
     try:
-        report = convert(
-            flags.input,
-            flags.output,
-            from_format=flags.from_format,
-            images=flags.images,
-            split=flags.split,
-            limits=Limits(
-                longest_label=flags.longest_label, smallest_side=flags.smallest_side
-            ),
-            processes=flags.processes,
-            shards=flags.shards,
-            progress=sys.stderr.isatty(),
-            beam=None if flags.beam is None else shlex.split(flags.beam),
-        )
+        with sigterm_as_ctrl_c():
+            report = convert(
+                flags.input,
+                flags.output,
+                from_format=flags.from_format,
+                images=flags.images,
+                split=flags.split,
+                limits=Limits(
+                    longest_label=flags.longest_label, smallest_side=flags.smallest_side
+                ),
+                processes=flags.processes,
+                shards=flags.shards,
+                progress=sys.stderr.isatty(),
+                beam=None if flags.beam is None else shlex.split(flags.beam),
+            )
     except (ValueError, OSError, ModuleNotFoundError) as error:
         sys.exit(f"convert: {error}")
     except KeyboardInterrupt:

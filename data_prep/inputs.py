@@ -14,8 +14,9 @@ from typing import Any, Protocol
 
 from data_prep import checks
 from data_prep.checks import Dropped
-from robustscanner_jax.data.file_source import find_images
-from robustscanner_jax.data.labels import Row, detect_label_format, read_labels
+from robustscanner_jax.data.file_source import find_root
+from robustscanner_jax.data.label_lines import Row
+from robustscanner_jax.data.labels import detect_label_format, read_labels
 from robustscanner_jax.data.lmdb_source import LmdbSource, is_lmdb_file
 from robustscanner_jax.data.records import INDEX_NAME, SHARD_SUFFIX, Record
 from robustscanner_jax.data.shard_source import ShardSource, TfdsSource
@@ -41,8 +42,10 @@ _OTHER_FORMATS = {
 FORMATS = ("auto", *LABEL_FORMATS, *_OTHER_FORMATS)
 _LABEL_SUFFIXES = (".tsv", ".txt", ".json", ".jsonl", ".csv")
 _LABEL_STEMS = ("labels", "label", "gt")
-# An image may be missing: the folder is looked for with so many rows of the list.
-_ROWS_TO_FIND_FOLDER = 100
+
+
+# A row of a label file as (image path, text), or why it is none.
+Labelled = tuple[str, str] | Dropped
 
 
 class Input(Protocol):
@@ -85,38 +88,38 @@ class SourceInput:
 class LabelFileInput:
     """A label file, streamed: the list is never in memory.
 
-    A line that is not UTF-8 is dropped and counted; any other line that does not fit
-    the format stops the conversion, with file and line.
+    A line that does not fit the format is dropped and counted, under its own reason.
     """
 
     records_per_entry = 1.0
 
-    def __init__(self, path: str, images: str | None, *, scratch: Path):
-        """Finds the images; `scratch` takes a copy of a list with damaged lines."""
+    def __init__(self, path: str, images: str | None):
+        """Finds the images."""
         folder = os.path.basename(os.path.dirname(os.path.abspath(path)))
         stem = os.path.splitext(os.path.basename(path))[0]
         self.name = folder if stem.lower() in _LABEL_STEMS else stem
-        self._listed = path
-        self._damaged = _lines_not_utf8(path)
-        if self._damaged:
-            self._listed = os.fspath(scratch / "readable_lines.txt")
-            _blank_lines(path, {number for number, _ in self._damaged}, self._listed)
         self._path = path
-        self._root = _find_root(path, read_labels(self._listed), images)
+        self._root = find_root(path, images)
 
-    def entries(self) -> Iterator[tuple[str, ...]]:
-        """Yields (path, text), then (where, what came, "") of each damaged line."""
-        for row in read_labels(self._listed):
-            yield row.path, row.text
-        for number, line in self._damaged:
-            yield f"{self._path}, line {number}", repr(line), ""
+    def entries(self) -> Iterator[Labelled]:
+        """Yields a pair for each row, and each line that is none."""
+        return list_labels(self._path)
 
-    def read(self, entry: tuple[str, ...]) -> list[Record | Dropped]:
+    def read(self, entry: Labelled) -> list[Record | Dropped]:
         """Returns the record of one line."""
-        if len(entry) == 3:
-            return [Dropped(entry[0], checks.NOT_UTF8, entry[1])]
-        path, text = entry
-        return [read_image(self._root, path, text)]
+        return [entry if isinstance(entry, Dropped) else read_image(self._root, *entry)]
+
+
+def list_labels(path: str | os.PathLike[str]) -> Iterator[Labelled]:
+    """Yields (image path, text) of each row of a label file; see `labels.read_labels`.
+
+    A line that gives no row comes as the `Dropped` that it will be counted as.
+    """
+    for row in read_labels(os.fspath(path)):
+        if isinstance(row, Row):
+            yield row.path, row.text
+        else:
+            yield Dropped(*row)
 
 
 def read_image(root: str | os.PathLike[str], path: str, text: str) -> Record | Dropped:
@@ -136,7 +139,6 @@ def open_input(
     *,
     format_name: str = "auto",
     images: str | os.PathLike[str] | None = None,
-    scratch: Path,
 ) -> Input:
     """Opens what `sources.open_source` opens, for conversion.
 
@@ -144,7 +146,6 @@ def open_input(
       path: see `open_source`; a label file is streamed.
       format_name: one of `FORMATS`; what is found must be of that format.
       images: the folder that the paths of a label file are relative to.
-      scratch: an existing folder for temporary files.
 
     Raises what `open_source` raises, and `ValueError` for another format.
     """
@@ -155,7 +156,7 @@ def open_input(
     label_file = _label_file(path)
     if label_file is not None:
         found = detect_label_format(label_file)
-        opened: Input = LabelFileInput(label_file, images, scratch=scratch)
+        opened: Input = LabelFileInput(label_file, images)
     else:
         source = open_source(path, images=images)
         found = _OTHER_FORMATS[_kind_of(source)]
@@ -192,39 +193,3 @@ def _label_file(path: str) -> str | None:
         if suffix in _LABEL_SUFFIXES and stem in _LABEL_STEMS
     ]
     return os.path.join(path, named[0]) if len(named) == 1 else None
-
-
-def _find_root(path: str, rows: Iterator[Row], images: str | None) -> str:
-    failure = ValueError(f"{path}: no labelled image in it")
-    for tried, row in enumerate(rows):
-        if tried == _ROWS_TO_FIND_FOLDER:
-            break
-        try:
-            return find_images(os.path.dirname(path), row.path, images, where=row.where)
-        except ValueError as error:
-            failure = error if tried == 0 else failure
-    raise failure
-
-
-def _lines_not_utf8(path: str) -> list[tuple[int, bytes]]:
-    """Returns number and beginning of each damaged line; refuses another encoding."""
-    damaged, number = [], 0
-    with open(path, "rb") as file:
-        for number, line in enumerate(file, 1):
-            try:
-                line.decode("utf-8")
-            except UnicodeDecodeError:
-                damaged.append((number, line.rstrip()[:80]))
-    if 2 * len(damaged) > number:
-        raise ValueError(
-            f"{path}: {len(damaged)} of {number} lines are not UTF-8, the first line "
-            f"is {damaged[0][0]}: {damaged[0][1]!r}; convert the file to UTF-8"
-        )
-    return damaged
-
-
-def _blank_lines(path: str, numbers: set[int], copy: str) -> None:
-    """Copies a file with some lines left blank, which keeps the line numbers."""
-    with open(path, "rb") as source, open(copy, "wb") as target:
-        for number, line in enumerate(source, 1):
-            target.write(b"\n" if number in numbers else line)

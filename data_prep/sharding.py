@@ -6,6 +6,7 @@ anything else is never touched. Shared by the word generator and the converters.
 """
 
 import concurrent.futures
+import contextlib
 import dataclasses
 import json
 import multiprocessing
@@ -13,7 +14,7 @@ import multiprocessing.connection
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
@@ -77,6 +78,16 @@ def write_whole(path: Path, content: str | bytes) -> None:
     data = content.encode("utf-8") if isinstance(content, str) else content
     temporary.write_bytes(data)
     os.replace(temporary, path)
+
+
+@contextlib.contextmanager
+def sigterm_as_ctrl_c() -> Iterator[None]:
+    """Makes SIGTERM end the block as Ctrl-C does: what is half written is removed."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def write_shards(
@@ -200,9 +211,7 @@ def write_one(
 ) -> None:
     """Writes one shard, after what a killed run left of it is removed."""
     path = shards.path(shard)
-    for left in shards.folder.glob(
-        f"{os.path.basename(path)}.*.tmp"
-    ):  # of a killed run
-        left.unlink(missing_ok=True)
+    for left in shards.folder.glob(f"{os.path.basename(path)}.*.tmp"):
+        left.unlink(missing_ok=True)  # of a killed run
     with records.RecordWriter(path) as writer:
         write(shard, task, writer, tick)

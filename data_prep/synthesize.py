@@ -5,11 +5,14 @@ Run: python -m data_prep.synthesize --output=DIR --count=100000 --seed=1
 
 import argparse
 import json
+import shlex
 import sys
 from collections.abc import Sequence
 
 from ml_collections import ConfigDict
 
+from data_prep.beam_shards import BEAM_HELP
+from data_prep.sharding import sigterm_as_ctrl_c
 from data_prep.synthetic import settings, words
 from data_prep.synthetic.dataset import synthesize
 
@@ -48,6 +51,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     add("--split", default="train", choices=words.SPLITS, help="spellings to show")
     add("--processes", type=int, default=0, help="workers; 0: one a core")
     add("--shards", type=int, default=0, help="files; 0: one for each 10,000 words")
+    add("--beam", metavar="OPTIONS", help=BEAM_HELP.format("renders"))
+    add("--beam_output", help="what Beam's workers call the output: gs://BUCKET/words")
     add(
         "--set",
         action="append",
@@ -57,17 +62,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     flags = parser.parse_args(arguments)
     try:
-        folder = synthesize(
-            flags.output,
-            count=flags.count,
-            seed=flags.seed,
-            preset=flags.preset,
-            render_settings=_changed_settings(flags.preset, flags.set),
-            split=flags.split,
-            processes=flags.processes,
-            shards=flags.shards,
-            progress=sys.stderr.isatty(),
-        )
+        with sigterm_as_ctrl_c():
+            folder = synthesize(
+                flags.output,
+                count=flags.count,
+                seed=flags.seed,
+                preset=flags.preset,
+                render_settings=_changed_settings(flags.preset, flags.set),
+                split=flags.split,
+                processes=flags.processes,
+                shards=flags.shards,
+                progress=sys.stderr.isatty(),
+                beam=None if flags.beam is None else shlex.split(flags.beam),
+                beam_output=flags.beam_output,
+            )
     except (ValueError, OSError, ModuleNotFoundError) as error:
         sys.exit(f"synthesize: {error}")
     except KeyboardInterrupt:

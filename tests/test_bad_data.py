@@ -1,14 +1,23 @@
 """Every kind of bad record is counted under its own reason, and the run goes on."""
 
+import collections
 import tracemalloc
 
 import pytest
 from pictures import in_mode, jpeg, png, png_header, write_list, write_lmdb
 
+from data_prep import conversion_report
 from data_prep.checks import REASONS, Dropped
+from data_prep.conversion_report import NUM_EXAMPLES
 from data_prep.convert import convert
+from data_prep.verify import verify
+from robustscanner_jax.charset import Charset
+from robustscanner_jax.data.label_lines import LINE_REASONS
+from robustscanner_jax.data.pipeline import evaluation_batches, training_batches
 from robustscanner_jax.data.records import Record, RecordWriter, shard_path
 from robustscanner_jax.data.sources import open_source
+from robustscanner_jax.data.transforms import Problem
+from robustscanner_jax.preprocessing import Preprocessing
 
 # What the records of `bad_records` come to, each as often as it stands there.
 LONG = "x" * 300
@@ -89,10 +98,133 @@ def test_a_dataset_of_bad_records_alone_is_no_dataset(tmp_path):
     assert not (tmp_path / "out" / "index.json").exists()
 
 
+# Lists in which the third label is good, and one line each goes wrong in another way.
+GOOD_LINES = {
+    "labels.tsv": b"{}\t{}",
+    "label.txt": b'["{}"]\t{}',  # PaddleOCR's list of images
+    "gt.txt": b'{}, "{}"',
+    "old_label.txt": b"{} {}",  # MMOCR
+    "old_label.jsonl": b'{{"filename": "{}", "text": "{}"}}',
+    "labels.csv": b'{},"{}"',
+}
+BAD_LINES = {
+    "labels.tsv": {
+        b"0.png": "too few columns",
+        b'0.png, "x"': "too few columns",
+        b"0.png\tx\ty": "too many columns",
+    },
+    "gt.txt": {
+        b"0.png": "too few columns",
+        b"0.png, x": "missing or stray quote",
+        b'0.png, "x': "missing or stray quote",
+    },
+    "old_label.txt": {b"0.png": "too few columns"},
+    "old_label.jsonl": {
+        b'{"filename": "0.png", "te': "line not JSON",
+        b'{"filename": "0.png"}': "path or label missing",
+        b'{"filename": "0.png", "text": null}': "path or label missing",
+    },
+    "labels.csv": {
+        b"0.png": "too few columns",
+        b"0.png,a,b": "too many columns",
+        b'0.png,"a"b': "missing or stray quote",
+        b'0.png,"a': "missing or stray quote",
+    },
+}
+BAD_LINES["label.txt"] = BAD_LINES["labels.tsv"]
+ANY_LABEL = {  # of every format; the keys are the labels
+    b"": "empty label",
+    b"  ": "empty label",
+    b"caf\xe9": "label not UTF-8",
+    b"x" * 300: "label too long",
+}
+NUL_LABEL = {b"a\0b": "NUL in label"}
+
+
+def write_bad_list(folder, name):
+    """Writes 40 good lines, then bad ones; returns the counts that must come out."""
+    folder.mkdir()
+    (folder / "0.png").write_bytes(png(0))
+
+    def line(label: bytes) -> bytes:
+        form = GOOD_LINES[name].replace(b"{{", b"{").replace(b"}}", b"}")
+        return form.replace(b"{}", b"0.png", 1).replace(b"{}", label, 1)
+
+    bad = {**BAD_LINES[name]}
+    labels = ANY_LABEL | ({} if name.endswith("jsonl") else NUL_LABEL)
+    bad |= {line(label): reason for label, reason in labels.items()}
+    if name.endswith("jsonl"):
+        bad[line(b"a\\u0000b")] = "NUL in label"
+        bad[line(b"\\ud800")] = "label not UTF-8"
+    lines = [*(line(b"good, \\\\ word") for _ in range(40)), *bad]
+    lines[0], lines[-1] = lines[-1], lines[0]  # the first line is a bad one
+    (folder / name).write_bytes(b"\xef\xbb\xbf" + b"\n".join(lines))
+    return collections.Counter(bad.values())
+
+
+@pytest.mark.parametrize("name", GOOD_LINES)
+@pytest.mark.parametrize("processes", [1, 2])
+def test_every_bad_line_of_a_list_is_counted_and_the_run_goes_on(
+    tmp_path, name, processes
+):
+    expected = write_bad_list(tmp_path / "in", name)
+    path = tmp_path / "in" / name
+    report = convert(path, tmp_path / "out", processes=processes, shards=3)
+    counts = {reason: entry["count"] for reason, entry in report["dropped"].items()}
+    assert counts == expected
+    assert (report["in"], report["out"]) == (40 + expected.total(), 40)
+    for entry in report["dropped"].values():
+        assert len(entry["examples"]) == min(entry["count"], NUM_EXAMPLES)
+        assert all(example["detail"] for example in entry["examples"])
+
+
+@pytest.mark.parametrize("name", GOOD_LINES)
+def test_a_bad_line_is_a_lost_row_of_training_and_evaluation_not_a_lost_run(
+    tmp_path, name
+):
+    expected = write_bad_list(tmp_path / "in", name)
+    source = open_source(tmp_path / "in" / name)
+    lines = sum(n for reason, n in expected.items() if reason in LINE_REASONS)
+    assert len(source) == 40 + expected.total()
+    batches = training_batches(
+        [source], [1.0], charset=Charset.of("god, \\wrx"), rule=Preprocessing(),
+        max_len=30, augment_strength=0.0, batch_size=len(source), seed=0, num_workers=0,
+    )  # fmt: skip
+    problems = next(iter(batches))["problem"].tolist()
+    assert problems.count(Problem.NONE) == 40
+    lone = int(name.endswith("jsonl"))  # a lone surrogate, which no charset holds
+    assert problems.count(Problem.UNREADABLE) == lines - lone
+    ((batch, elements),) = evaluation_batches(
+        source, rule=Preprocessing(), batch_size=len(source)
+    )
+    errors = [element["error"] for element in elements if "error" in element]
+    assert len(errors) == lines - lone == int((batch["weight"] == 0).sum())
+    assert all(f"{name}, line " in error for error in errors)
+
+
+def test_the_doctor_counts_a_bad_line_under_its_reason(tmp_path):
+    expected = write_bad_list(tmp_path / "in", "labels.csv")
+    (found,) = verify([tmp_path / "in" / "labels.csv"])
+    counts = {reason: entry["count"] for reason, entry in found["dropped"].items()}
+    # The doctor takes a record of any length.
+    assert counts == expected
+
+
+def test_a_name_that_no_file_can_have_does_not_stop_the_report(tmp_path):
+    path = write_list(tmp_path / "in", [(png(1), "x")], name="labels.jsonl")
+    lines = ['{"filename": "0000.img", "text": "x"}']
+    lines += ['{"filename": "\\ud800.png", "text": "y"}'] * 2
+    path.write_text("\n".join(lines))
+    report = convert(path, tmp_path / "out", processes=1)
+    assert report["dropped"]["unreadable record"]["count"] == 2
+    assert "\\ud800.png" in (tmp_path / "out" / "report.json").read_text("utf-8")
+    conversion_report.as_text(report).encode()
+
+
 def test_a_list_in_another_encoding_is_refused(tmp_path):
     records = [(png(i), "naïve".encode("latin-1")) for i in range(4)]
     path = write_list(tmp_path / "in", [*records, (png(9), "ok")])
-    with pytest.raises(ValueError, match=r"4 of 5 lines are not UTF-8.*line is 1"):
+    with pytest.raises(ValueError, match=r"4 of 5 lines are not UTF-8.*line 1, "):
         convert(path, tmp_path / "out")
 
 

@@ -13,16 +13,7 @@ from pictures import picture, png
 from data_prep import builders
 from data_prep.builders import READERS, open_builder
 from data_prep.builders.base import read_all
-from data_prep.builders.coco_text import read_coco_text_v1, read_coco_text_v2
-from data_prep.builders.icdar import read_icdar2011, read_icdar2013, read_icdar2015
-from data_prep.builders.mjsynth import read_mjsynth
-from data_prep.builders.scenes import read_cute80, read_iiit5k, read_svt, read_svtp
-from data_prep.builders.synthtext import read_synthadd, read_synthtext
-from data_prep.builders.union14m import (
-    LEVELS,
-    read_union14m_benchmark,
-    read_union14m_l,
-)
+from data_prep.builders.union14m import LEVELS
 from data_prep.checks import Dropped
 from data_prep.convert import convert
 from robustscanner_jax.data.images import decode_image
@@ -45,6 +36,11 @@ def images(root: Path, *names: str) -> None:
 def words(records) -> list[tuple[str, str]]:
     """Returns (id, text) of a record, (id, reason) of one that is dropped."""
     return [(r.id, r.reason if isinstance(r, Dropped) else r.text) for r in records]
+
+
+def read(name: str, root: Path, split: str = "train"):
+    """Yields every word of a split, or why it is not used."""
+    return read_all(open_builder(name, root, split))
 
 
 def cells(values) -> np.ndarray:
@@ -91,7 +87,7 @@ def test_synthtext_words_are_cut_out_and_mismatches_counted(tmp_path, compressed
     write_synthtext(tmp_path, pages, compressed=compressed)
     for name, _, _ in pages[:-1]:
         put(tmp_path / name, cv2.imencode(".png", PAGE)[1].tobytes())
-    records = list(read_synthtext(tmp_path))
+    records = list(read("synthtext", tmp_path))
     assert words(records) == [
         ("8/a.png#0", "Hello"),
         ("8/a.png#1", "you"),
@@ -121,15 +117,15 @@ def test_mjsynth_labels_stand_in_the_file_names(tmp_path):
     put(root / "annotation_train.txt", "\n".join(lines))
     put(root / "annotation.txt", lines[0] + "\n" + lines[1])
     images(root, "1/2/182_slinking_71711.jpg", "1/2/7_NASA_5.jpg")
-    assert words(read_mjsynth(tmp_path)) == [
+    assert words(read("mjsynth", tmp_path)) == [
         ("1/2/182_slinking_71711.jpg", "slinking"),
         ("1/2/7_NASA_5.jpg", "NASA"),
         ("1/2/9_lost_5.jpg", "image missing"),
         ("1/2/odd.jpg", "unreadable record"),
     ]
-    assert len(words(read_mjsynth(tmp_path, "all"))) == 2
+    assert len(words(read("mjsynth", tmp_path, "all"))) == 2
     with pytest.raises(FileNotFoundError, match=r"found none of annotation_val\.txt"):
-        list(read_mjsynth(tmp_path, "val"))
+        list(read("mjsynth", tmp_path, "val"))
 
 
 def test_synthadd_and_union14m_read_the_lists_of_mmocr(tmp_path):
@@ -143,7 +139,7 @@ def test_synthadd_and_union14m_read_the_lists_of_mmocr(tmp_path):
     )
     images(tmp_path / "SynthText_Add", "a/0.jpg", "a/1.jpg", "a/2.jpg")
     expected = [("a/0.jpg", "it's"), ("a/1.jpg", "x,y"), ("a/2.jpg", "é")]
-    assert words(read_synthadd(tmp_path)) == expected
+    assert words(read("synthadd", tmp_path)) == expected
 
     root = tmp_path / "u"
     images(root, "full_images/x/1.jpg", "full_images/x/2.jpg")
@@ -151,26 +147,26 @@ def test_synthadd_and_union14m_read_the_lists_of_mmocr(tmp_path):
     for level in LEVELS:
         put(root / f"train_annos/mmocr-0.x/train_{level}.jsonl", "\n".join(rows))
     with pytest.raises(FileNotFoundError, match="filter_jsonl_mmocr0"):
-        list(read_union14m_l(root, "hard"))
+        list(read("union14m_l", root, "hard"))
     for level in LEVELS:
         name = f"filter_jsonl_mmocr0.x/filter_train_{level}.jsonl"
         put(root / "train_annos" / name, rows[0])
-    assert words(read_union14m_l(root, "hard")) == [("x/1.jpg", "t1")]
-    assert words(read_union14m_l(root, "hard_unfiltered")) == [
+    assert words(read("union14m_l", root, "hard")) == [("x/1.jpg", "t1")]
+    assert words(read("union14m_l", root, "hard_unfiltered")) == [
         ("x/1.jpg", "t1"),
         ("x/2.jpg", "t2"),
     ]
-    assert len(words(read_union14m_l(root))) == 5
+    assert len(words(read("union14m_l", root))) == 5
     images(root, "Union14M-Benchmarks/curve/imgs/1.png")
     line = json.dumps({"filename": "1.png", "text": "bent"})
     put(root / "Union14M-Benchmarks/curve/annotation.jsonl", line)
-    assert words(read_union14m_benchmark(root, "curve")) == [("1.png", "bent")]
+    assert words(read("union14m_benchmark", root, "curve")) == [("1.png", "bent")]
 
 
 def test_coco_text_v1_keeps_commas_between_the_pipes(tmp_path):
     put(tmp_path / "train_words_gt.txt", "12,|EBB,|\n13,|a|b|\n14,plain\n15\n16,||\n")
     images(tmp_path / "train_words", "12.jpg", "13.jpg", "14.jpg", "15.jpg", "16.jpg")
-    assert words(read_coco_text_v1(tmp_path)) == [
+    assert words(read("coco_text_v1", tmp_path)) == [
         ("12.jpg", "EBB,"),
         ("13.jpg", "a|b"),
         ("14.jpg", "plain"),
@@ -209,7 +205,7 @@ def test_coco_text_v2_takes_legible_english_print_with_a_margin(tmp_path):
     }
     put(tmp_path / "cocotext.v2.json", json.dumps(content))
     put(tmp_path / "train2014/p.jpg", cv2.imencode(".jpg", PAGE)[1].tobytes())
-    records = list(read_coco_text_v2(tmp_path))
+    records = list(read("coco_text_v2", tmp_path))
     unlabelled = "not a labelled word"
     assert words(records) == [
         *((str(i), unlabelled) for i in (1, 2, 3, 4)),
@@ -220,7 +216,7 @@ def test_coco_text_v2_takes_legible_english_print_with_a_margin(tmp_path):
     ]
     assert decode_image(records[4].image).shape == (14, 34, 3)
     assert decode_image(records[6].image).shape == (12, 22, 3)
-    assert words(read_coco_text_v2(tmp_path, "val")) == [("7", "image missing")]
+    assert words(read("coco_text_v2", tmp_path, "val")) == [("7", "image missing")]
 
 
 def test_iiit5k_reads_both_kinds_of_table(tmp_path):
@@ -232,11 +228,11 @@ def test_iiit5k_reads_both_kinds_of_table(tmp_path):
     scipy.io.savemat(tmp_path / "trainCharBound.mat", {"trainCharBound": chars})
     images(tmp_path, *names[:2])
     expected = [(names[0], "The"), (names[1], "7"), (names[2], "image missing")]
-    assert words(read_iiit5k(tmp_path, "test")) == expected
-    assert words(read_iiit5k(tmp_path, "train")) == expected
+    assert words(read("iiit5k", tmp_path, "test")) == expected
+    assert words(read("iiit5k", tmp_path, "train")) == expected
     scipy.io.savemat(tmp_path / "testdata.mat", {"other": table})
     with pytest.raises(ValueError, match=r"testdata\.mat: expected a table testdata"):
-        list(read_iiit5k(tmp_path, "test"))
+        list(read("iiit5k", tmp_path, "test"))
 
 
 def test_svt_words_are_cut_out_of_the_street(tmp_path):
@@ -250,7 +246,7 @@ def test_svt_words_are_cut_out_of_the_street(tmp_path):
       </taggedRectangles></image></tagset>"""
     put(tmp_path / "svt1/test.xml", xml)
     put(tmp_path / "svt1/img/a.jpg", cv2.imencode(".png", PAGE)[1].tobytes())
-    records = list(read_svt(tmp_path, "test"))
+    records = list(read("svt", tmp_path, "test"))
     assert words(records) == [
         ("img/a.jpg#0", "LIVING"),
         ("img/a.jpg#1", "EDGE"),
@@ -261,19 +257,19 @@ def test_svt_words_are_cut_out_of_the_street(tmp_path):
     np.testing.assert_array_equal(decode_image(records[1].image), PAGE[50:60, 0:26])
     put(tmp_path / "svt1/train.xml", "<tagset><image>")
     with pytest.raises(ValueError, match=r"train\.xml: expected SVT's XML"):
-        list(read_svt(tmp_path, "train"))
+        list(read("svt", tmp_path, "train"))
 
 
 def test_svtp_and_cute80_read_their_lists(tmp_path):
     put(tmp_path / "p/gt.txt", "13_15_0_par.jpg WYNDHAM\n1_par.jpg two words\n")
     images(tmp_path / "p", "13_15_0_par.jpg", "1_par.jpg")
-    assert words(read_svtp(tmp_path / "p")) == [
+    assert words(read("svtp", tmp_path / "p", "test")) == [
         ("13_15_0_par.jpg", "WYNDHAM"),
         ("1_par.jpg", "two words"),
     ]
     put(tmp_path / "c/gt.txt", "\ufefftimage/001.jpg RONALDO 1 RONALDO\ntimage/2.jpg\n")
     images(tmp_path / "c", "timage/001.jpg", "timage/2.jpg")
-    assert words(read_cute80(tmp_path / "c")) == [
+    assert words(read("cute80", tmp_path / "c", "test")) == [
         ("timage/001.jpg", "RONALDO"),
         ("timage/2.jpg", "unreadable record"),
     ]
@@ -286,7 +282,7 @@ def test_icdar_subsets_say_what_they_leave_out(tmp_path):
     names = [f"word_{i}.png" for i in range(5)]
     images(tmp_path / "Challenge2_Test_Task3_Images", *names)
     kept = {
-        split: [t for _, t in words(read_icdar2013(tmp_path, split)) if t in lines]
+        split: [t for _, t in words(read("icdar2013", tmp_path, split)) if t in lines]
         for split in ("test", "test_1015", "test_857")
     }
     assert kept == {
@@ -294,23 +290,23 @@ def test_icdar_subsets_say_what_they_leave_out(tmp_path):
         "test_1015": ["Tiredness", "ab", "R2D"],
         "test_857": ["Tiredness", "R2D"],
     }
-    left_out = words(read_icdar2013(tmp_path, "test_857"))
+    left_out = words(read("icdar2013", tmp_path, "test_857"))
     assert left_out[1] == ("word_1.png", "not in this subset")
     assert len(left_out) == 5
 
     put(tmp_path / "Challenge4_Test_Task3_GT.txt", text)
     images(tmp_path / "ch4_test_word_images_gt", *names)
-    assert [t for _, t in words(read_icdar2015(tmp_path, "test"))] == lines
+    assert [t for _, t in words(read("icdar2015", tmp_path, "test"))] == lines
     with pytest.raises(FileNotFoundError, match=r"needs IC15_1811\.txt, the names"):
-        read_icdar2015(tmp_path, "test_1811")
+        read("icdar2015", tmp_path, "test_1811")
     put(tmp_path / "IC15_1811.txt", "word_0.png\nword_4.png\n")
-    found = [t for _, t in words(read_icdar2015(tmp_path, "test_1811"))]
+    found = [t for _, t in words(read("icdar2015", tmp_path, "test_1811"))]
     skipped = "not in this subset"
     assert found == ["Tiredness", skipped, skipped, skipped, "R2D"]
 
     put(tmp_path / "Challenge1_Training_Task3_Images_GT/gt.txt", text)
     images(tmp_path / "Challenge1_Training_Task3_Images_GT", *names)
-    assert [t for _, t in words(read_icdar2011(tmp_path))] == lines
+    assert [t for _, t in words(read("icdar2011", tmp_path))] == lines
 
 
 def test_every_reader_names_what_it_needs_and_moves_into_workers(tmp_path):
@@ -340,9 +336,9 @@ def test_a_reader_converts_by_its_name(tmp_path):
 
 
 def test_the_real_samples_of_iiit5k_and_icdar_2015_are_read(tmp_path, shared):
-    found = words(read_iiit5k(shared("formats/iiit5k"), "train"))
+    found = words(read("iiit5k", shared("formats/iiit5k"), "train"))
     assert len(found) == 2000 and found[0] == ("train/1009_2.png", "You")
     assert sum(text == "image missing" for _, text in found) == 1940
-    found = words(read_icdar2015(shared("formats/icdar2015"), "train"))
+    found = words(read("icdar2015", shared("formats/icdar2015"), "train"))
     assert len(found) == 4468 and found[0] == ("word_1.png", "Genaxis Theatre")
     assert sum(text == "image missing" for _, text in found) == 4408

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from test_builders import cells
 
-from data_prep.builders.base import stream_json_list
 from data_prep.builders.mat5 import stream_cells
+from robustscanner_jax.data.json_list import stream_json_list
 
 NUMBERS = st.sampled_from([np.float32, np.float64, np.int16, np.uint8]).flatmap(
     lambda kind: arrays.arrays(
@@ -96,7 +96,7 @@ def test_a_streamed_list_is_the_loaded_one(tmp_path_factory, entries, indent, bl
     content = {"metainfo": {"a": [1]}, "data_list": entries, "more": {}}
     path.write_text(json.dumps(content, indent=indent), encoding="utf-8")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("data_prep.builders.base._JSON_BLOCK", block)
+        patch.setattr("robustscanner_jax.data.json_list._BLOCK", block)
         assert list(stream_json_list(path, "data_list")) == entries
 
 

@@ -119,6 +119,34 @@ def test_a_killed_run_leaves_no_worker_and_goes_on(tmp_path):
     assert elements(out) == elements(path)
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_a_stopped_run_leaves_nothing_outside_of_its_folder(tmp_path, number):
+    path = write_list(tmp_path / "in", pairs(3000))
+    with open(path, "ab") as file:
+        file.write(b"a line without a label\n")
+    out, temporary = tmp_path / "out", tmp_path / "temporary"
+    temporary.mkdir()
+    arguments = ["--input", path, "--output", out, "--processes=1", "--shards=300"]
+    run = [sys.executable, "-m", "data_prep.convert", *map(str, arguments)]
+    process = subprocess.Popen(
+        run,
+        cwd=REPOSITORY,
+        env=os.environ | {"TMPDIR": str(temporary)},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    deadline = time.monotonic() + 60
+    while len(shards(out)) < 3 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.send_signal(number)
+    _, said = process.communicate(timeout=60)
+    assert not (out / "index.json").exists()
+    assert not list(temporary.iterdir())
+    if number != signal.SIGKILL:
+        assert process.returncode == 1 and not list(out.glob("*.tmp"))
+        assert said == "convert: stopped; the same command goes on from here\n"
+
+
 def children(pid):
     found = []
     for folder in Path("/proc").glob("[0-9]*"):

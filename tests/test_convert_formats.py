@@ -48,7 +48,9 @@ def test_the_benchmark_reads_what_it_was_asked_for(tmp_path, order):
 
     listed = write_list(tmp_path / "in", [(png(i), f"w{i}") for i in range(5)])
     convert(listed, tmp_path / "out", processes=1, shards=2)
-    texts = {record.text for record in reading.together(tmp_path / "out")(order)}
-    one = reading.one_by_one(listed)(order)
-    assert texts == {element["text"] for element in one} == {f"w{i}" for i in order}
-    assert reading.rate(reading.one_by_one(listed), order) > 0
+    source = open_source(tmp_path / "out")
+    reads = (reading.one_by_one, reading.in_batches)
+    assert [read(source, order, 2) for read in reads] == [len(order)] * 2
+    formats = {str(n): (read, listed, [listed]) for n, read in enumerate(reads)}
+    found = reading.rates(formats, {"asked": order}, batch=2, repeats=3)
+    assert all(rates.shape == (3, 2) and rates.min() > 0 for rates in found.values())

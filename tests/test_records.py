@@ -69,7 +69,10 @@ def test_random_bytes_never_raise_anything_but_value_error(payload):
         (msgpack.packb([1, 2]), "expected a map, got list"),
         (msgpack.packb({"id": "a"}), "version None is not supported, expected 1"),
         (msgpack.packb({"v": 2}), "version 2 is not supported"),
-        (msgpack.packb({"v": 1, "id": "a", "image": b""}), "'a': no field 'text'"),
+        (
+            msgpack.packb({"v": 1, "id": "a", "image": b""}),
+            "'a': .*str, got no such field",
+        ),
         (
             msgpack.packb({"v": 1, "id": "a", "image": "x", "text": ""}),
             "'a': expected image of type bytes, got str",

@@ -7,12 +7,11 @@ import pytest
 from helpers import CHARSET, MAX_LEN
 from hypothesis import given
 from hypothesis import strategies as st
-from training import RULE, ListSource, draw_word, encode
+from training import RULE, draw_word, encode
 
 from robustscanner_jax.data import transforms
 from robustscanner_jax.data.transforms import (
     MAX_REPORTED,
-    Guarded,
     Prepare,
     Problem,
     pixels_of,
@@ -140,10 +139,3 @@ def test_pixels_need_no_decoding():
     pixels = draw_word("a")
     assert pixels_of({"image": pixels}) is pixels
     np.testing.assert_array_equal(pixels_of({"image": encode(pixels)}), pixels)
-
-
-def test_a_guarded_source_turns_what_is_raised_into_an_error_that_names_it():
-    source = Guarded(ListSource([element(), OSError("disk gone")], "mine"))
-    assert len(source) == 2 and "mine" in repr(source)
-    assert source[0] == element()
-    assert source[1] == {"id": "mine[1]", "error": "OSError: disk gone"}

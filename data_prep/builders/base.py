@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import abc
 import dataclasses
-import json
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -22,8 +21,6 @@ from data_prep.checks import Dropped
 from robustscanner_jax.data.images import decode_image
 from robustscanner_jax.data.records import Record
 
-_JSON_BLOCK = 1 << 20  # characters
-_BETWEEN = frozenset(" \t\r\n,:")  # of no weight where an entry may begin
 _JPEG_QUALITY = 95
 
 
@@ -86,6 +83,20 @@ def read_all(reader: Reader) -> Iterator[Record | Dropped]:
         yield from reader.read(entry)
 
 
+def text_lines(path: Path) -> Iterator[str]:
+    """Yields the lines of a text file that are not blank, without their ends.
+
+    Bytes that are not UTF-8 come as lone surrogates, which `check_record` refuses: one
+    line is lost then, and not the file.
+    """
+    with open(
+        path, encoding="utf-8-sig", errors="surrogateescape", newline="\n"
+    ) as lines:
+        for line in lines:
+            if line.strip():
+                yield line.rstrip("\r\n")
+
+
 def decode_page(path: Path, record_id: str) -> np.ndarray | Dropped:
     """Returns the BGR pixels of an image that holds several words."""
     try:
@@ -114,7 +125,10 @@ def crop(
     is empty, or leaves the page by itself, is invalid.
     """
     height, width = page.shape[:2]
-    left, top, right, bottom = (round(float(value)) for value in box)
+    corners = [float(value) for value in box]
+    if not np.isfinite(corners).all():
+        return Dropped(record_id, checks.INVALID_BOX, f"not finite: {corners}")
+    left, top, right, bottom = map(round, corners)
     inside = 0 <= left < right <= width and 0 <= top < bottom <= height
     if not inside:
         detail = f"{left}, {top} to {right}, {bottom} in {width} x {height} pixels"
@@ -126,46 +140,3 @@ def crop(
     options = [] if lossless else [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY]
     _, data = cv2.imencode(".png" if lossless else ".jpg", part, options)
     return Record(record_id, data.tobytes(), text)
-
-
-def stream_json_list(path: Path, key: str) -> Iterator[Any]:
-    """Yields the entries of the list under `key`, without reading the whole file.
-
-    The first `"key"` counts; what follows the list is not looked at.
-    """
-    decoder, mark = json.JSONDecoder(), f'"{key}"'
-    with open(path, encoding="utf-8-sig") as file:
-        text, start = "", 0
-
-        def more() -> bool:
-            nonlocal text, start
-            block = file.read(_JSON_BLOCK)
-            text, start = text[start:] + block, 0
-            return bool(block)
-
-        def next_mark() -> str:
-            nonlocal start
-            while True:
-                while text[start : start + 1] in _BETWEEN:
-                    start += 1
-                if start < len(text) or not more():
-                    return text[start : start + 1]
-
-        while mark not in text:
-            if not more():
-                raise ValueError(f"{path}: expected a key {mark}, there is none")
-        start = text.index(mark) + len(mark)
-        if next_mark() != "[":
-            raise ValueError(f"{path}: expected a list under {mark}")
-        start += 1
-        while next_mark() != "]":
-            try:
-                # A number could go on in the next block; objects and strings end.
-                entry, start = decoder.raw_decode(text, start)
-            except ValueError as error:
-                if not more():
-                    raise ValueError(
-                        f"{path}: not JSON, or cut off ({error})"
-                    ) from None
-                continue
-            yield entry

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from data_prep import checks
-from data_prep.builders.base import Reader, crop, decode_page, read_all
+from data_prep.builders.base import Reader, crop, decode_page, text_lines
 from data_prep.checks import Dropped
 from data_prep.inputs import read_image
 from robustscanner_jax.data.records import Record
@@ -29,9 +29,7 @@ class CocoTextV1(Reader):
 
     def entries(self) -> Iterator[str]:
         """Yields the lines."""
-        path = self.find(f"{self.split}_words_gt.txt")
-        with open(path, encoding="utf-8-sig", newline="\n") as lines:
-            yield from (line.rstrip("\r\n") for line in lines if line.strip())
+        return text_lines(self.find(f"{self.split}_words_gt.txt"))
 
     def read(self, entry: str) -> list[Record | Dropped]:
         """Returns the record of one line; a label may hold commas."""
@@ -106,13 +104,3 @@ def _why_not(word: dict[str, Any], text: str) -> str:
         if word.get(key) != value:
             return f"{key} is {word.get(key)!r}"
     return f"a part could not be read: {text!r}" if "#" in text else ""
-
-
-def read_coco_text_v1(root: str, split: str = "train") -> Iterator[Record | Dropped]:
-    """Yields every word of a split, or why it is not used."""
-    return read_all(CocoTextV1(root, split))
-
-
-def read_coco_text_v2(root: str, split: str = "train") -> Iterator[Record | Dropped]:
-    """Yields every word of a split, or why it is not used."""
-    return read_all(CocoTextV2(root, split))

@@ -3,48 +3,37 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from typing import ClassVar
 
-from data_prep import checks
-from data_prep.builders.base import read_all
 from data_prep.builders.listed import LabelList
-from data_prep.checks import Dropped
-from robustscanner_jax.data.records import Record
 
 _ALPHANUMERIC = re.compile(r"[0-9A-Za-z]+")
 IC15_LIST = "IC15_1811.txt"
 
 
 class ICDAR2011(LabelList):
-    """Words of web pages and e-mail, born digital."""
+    """Words of web pages and e-mail, born digital.
+
+    The training images lie beside their list; the list of the test images is a download
+    of its own. Subsets of the test images are splits whose names begin with `test`.
+    """
 
     NAME = "icdar2011"
     SPLITS = ("train", "test")
     NEEDS = "the archives of Challenge 1, Task 3, unpacked side by side"
-    LISTS: ClassVar = {
-        "train": ("Challenge1_Training_Task3_Images_GT/gt.txt", "train/gt.txt"),
-        "test": (
-            "Challenge1_Test_Task3_GT.txt",
-            "Challenge1_Test_Task3_Images/Challenge1_Test_Task3_GT.txt",
-            "test/gt.txt",
-        ),
-    }
-    IMAGES: ClassVar = {
-        "train": ("Challenge1_Training_Task3_Images_GT", "train"),
-        "test": ("Challenge1_Test_Task3_Images", "test"),
-    }
+    TRAIN: ClassVar[str] = "Challenge1_Training_Task3_Images_GT"
+    TEST: ClassVar[str] = "Challenge1_Test_Task3_Images"
+    TEST_LIST: ClassVar[str] = "Challenge1_Test_Task3_GT.txt"
 
-    def read(self, entry: tuple[str, str]) -> list[Record | Dropped]:
-        """Returns the record of one line, or that its subset leaves it out."""
-        left_out = self.left_out(*entry)
-        if left_out:
-            return [Dropped(entry[0], checks.NOT_IN_SUBSET, left_out)]
-        return [self.read_below(self.IMAGES[self.split.split("_")[0]], *entry)]
+    def lists(self) -> tuple[str, ...]:
+        """Returns where the list of this split may lie below the root."""
+        if self.split == "train":
+            return (f"{self.TRAIN}/gt.txt", "train/gt.txt")
+        return (self.TEST_LIST, f"{self.TEST}/{self.TEST_LIST}", "test/gt.txt")
 
-    def left_out(self, path: str, text: str) -> str:
-        """Returns why the subset of this split leaves a word out, or nothing."""
-        return ""
+    def folders(self) -> tuple[str, ...]:
+        """Returns the folders below the root that may hold the images."""
+        return (self.TRAIN, "train") if self.split == "train" else (self.TEST, "test")
 
 
 class ICDAR2013(ICDAR2011):
@@ -57,21 +46,9 @@ class ICDAR2013(ICDAR2011):
     NAME = "icdar2013"
     SPLITS = ("train", "test", "test_1015", "test_857")
     NEEDS = "the archives of Challenge 2, Task 3, unpacked side by side"
-    LISTS: ClassVar = {
-        "train": ("Challenge2_Training_Task3_Images_GT/gt.txt", "train/gt.txt"),
-        **dict.fromkeys(
-            ("test", "test_1015", "test_857"),
-            (
-                "Challenge2_Test_Task3_GT.txt",
-                "Challenge2_Test_Task3_Images/Challenge2_Test_Task3_GT.txt",
-                "test/gt.txt",
-            ),
-        ),
-    }
-    IMAGES: ClassVar = {
-        "train": ("Challenge2_Training_Task3_Images_GT", "train"),
-        "test": ("Challenge2_Test_Task3_Images", "test"),
-    }
+    TRAIN = "Challenge2_Training_Task3_Images_GT"
+    TEST = "Challenge2_Test_Task3_Images"
+    TEST_LIST = "Challenge2_Test_Task3_GT.txt"
 
     def left_out(self, path: str, text: str) -> str:
         """Returns why a word is not among the 1,015 or the 857."""
@@ -93,21 +70,9 @@ class ICDAR2015(ICDAR2011):
     NAME = "icdar2015"
     SPLITS = ("train", "test", "test_1811")
     NEEDS = "the archives of Challenge 4, Task 4.3, unpacked side by side"
-    LISTS: ClassVar = {
-        "train": ("ch4_training_word_images_gt/gt.txt", "train/gt.txt"),
-        **dict.fromkeys(
-            ("test", "test_1811"),
-            (
-                "Challenge4_Test_Task3_GT.txt",
-                "ch4_test_word_images_gt/Challenge4_Test_Task3_GT.txt",
-                "test/gt.txt",
-            ),
-        ),
-    }
-    IMAGES: ClassVar = {
-        "train": ("ch4_training_word_images_gt", "train"),
-        "test": ("ch4_test_word_images_gt", "test"),
-    }
+    TRAIN = "ch4_training_word_images_gt"
+    TEST = "ch4_test_word_images_gt"
+    TEST_LIST = "Challenge4_Test_Task3_GT.txt"
 
     def __post_init__(self):
         super().__post_init__()
@@ -127,18 +92,3 @@ class ICDAR2015(ICDAR2011):
         """Returns whether a word is not among the 1,811."""
         listed = self._listed  # pyright: ignore[reportAttributeAccessIssue]
         return f"not in {IC15_LIST}" if listed and path not in listed else ""
-
-
-def read_icdar2011(root: str, split: str = "train") -> Iterator[Record | Dropped]:
-    """Yields every word of a split, or why it is not used."""
-    return read_all(ICDAR2011(root, split))
-
-
-def read_icdar2013(root: str, split: str = "train") -> Iterator[Record | Dropped]:
-    """Yields every word of a split, or why it is not used."""
-    return read_all(ICDAR2013(root, split))
-
-
-def read_icdar2015(root: str, split: str = "train") -> Iterator[Record | Dropped]:
-    """Yields every word of a split, or why it is not used."""
-    return read_all(ICDAR2015(root, split))

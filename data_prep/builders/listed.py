@@ -7,49 +7,46 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import ClassVar
 
-from data_prep.builders.base import Reader, stream_json_list
+from data_prep import checks
+from data_prep.builders.base import Reader
 from data_prep.checks import Dropped
-from data_prep.inputs import read_image
-from robustscanner_jax.data.labels import detect_label_format, read_labels
+from data_prep.inputs import Labelled, list_labels, read_image
 from robustscanner_jax.data.records import Record
 
 
 class LabelList(Reader):
-    """A list in any format that `labels.py` knows; MMOCR's json is streamed."""
+    """A list in any format that `labels.py` knows."""
 
-    LISTS: ClassVar[dict[str, tuple[str, ...]]]  # split -> candidates below the root
+    LISTS: ClassVar[tuple[str, ...]] = ()  # candidates, below the root
     FOLDERS: ClassVar[tuple[str, ...]] = ("",)  # of the images, below the root
 
-    def entries(self) -> Iterator[tuple[str, str]]:
-        """Yields (path, text)."""
-        path = self.find(*self.LISTS[self.split])
-        yield from list_labels(path)
+    def entries(self) -> Iterator[Labelled]:
+        """Yields (path, text), or why a line gives none."""
+        return list_labels(self.find(*self.lists()))
 
-    def read(self, entry: tuple[str, str]) -> list[Record | Dropped]:
+    def read(self, entry: Labelled) -> list[Record | Dropped]:
         """Returns the record of one line."""
-        return [self.read_below(self.FOLDERS, *entry)]
+        if isinstance(entry, Dropped):
+            return [entry]
+        left_out = self.left_out(*entry)
+        if left_out:
+            return [Dropped(entry[0], checks.NOT_IN_SUBSET, left_out)]
+        return [self._read_below(*entry)]
 
-    def read_below(
-        self, folders: tuple[str, ...], path: str, text: str
-    ) -> Record | Dropped:
+    def left_out(self, path: str, text: str) -> str:
+        """Returns why the subset of this split leaves a word out, or nothing."""
+        return ""
+
+    def lists(self) -> tuple[str, ...]:
+        """Returns where the list of this split may lie below the root."""
+        return self.LISTS
+
+    def folders(self) -> tuple[str, ...]:
+        """Returns the folders below the root that may hold the images."""
+        return self.FOLDERS
+
+    def _read_below(self, path: str, text: str) -> Record | Dropped:
         """Returns an image of the first folder below the root that holds it."""
-        roots = [Path(self.root, folder) for folder in folders]
+        roots = [Path(self.root, folder) for folder in self.folders()]
         holding = next((r for r in roots if os.path.isfile(r / path)), roots[0])
         return read_image(holding, path, text)
-
-
-def list_labels(path: Path) -> Iterator[tuple[str, str]]:
-    """Yields (image path, text) of a label file; ValueError names a bad line."""
-    if detect_label_format(os.fspath(path)) != "MMOCR json":
-        for row in read_labels(os.fspath(path)):
-            yield row.path, row.text
-        return
-    for number, entry in enumerate(stream_json_list(path, "data_list")):
-        try:
-            (instance,) = entry["instances"]
-            yield str(entry["img_path"]), str(instance["text"])
-        except (KeyError, TypeError, ValueError):
-            raise ValueError(
-                f"{path}, data_list[{number}]: expected img_path and one instance with "
-                f"its text, got {str(entry)[:80]}"
-            ) from None

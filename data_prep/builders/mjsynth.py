@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from data_prep import checks
-from data_prep.builders.base import Reader, read_all
+from data_prep.builders.base import Reader, text_lines
 from data_prep.checks import Dropped
 from data_prep.inputs import read_image
 from robustscanner_jax.data.records import Record
@@ -28,10 +28,7 @@ class MJSynth(Reader):
 
     def entries(self) -> Iterator[str]:
         """Yields the lines of the annotation."""
-        with open(self._list(), encoding="utf-8") as lines:
-            for line in lines:
-                if line.strip():
-                    yield line.strip()
+        return map(str.strip, text_lines(self._list()))
 
     def read(self, entry: str) -> list[Record | Dropped]:
         """Returns the record of one line."""
@@ -46,8 +43,3 @@ class MJSynth(Reader):
     def _list(self) -> Path:
         part = "" if self.split == "all" else f"_{self.split}"
         return self.find(*(os.path.join(f, f"annotation{part}.txt") for f in _FOLDERS))
-
-
-def read_mjsynth(root: str, split: str = "train") -> Iterator[Record | Dropped]:
-    """Yields every word of a split, or why it is not used."""
-    return read_all(MJSynth(root, split))

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from typing import ClassVar
 from xml.etree import ElementTree
 
 from data_prep import checks
-from data_prep.builders.base import Reader, crop, decode_page, read_all
+from data_prep.builders.base import Reader, crop, decode_page, text_lines
 from data_prep.builders.listed import LabelList
 from data_prep.checks import Dropped
 from data_prep.inputs import read_image
@@ -97,7 +96,7 @@ class SVTP(LabelList):
     NAME = "svtp"
     SPLITS = ("test",)
     NEEDS = "the images and gt.txt"
-    LISTS: ClassVar = {"test": ("gt.txt", "label.txt", "labels.tsv")}
+    LISTS = ("gt.txt", "label.txt", "labels.tsv")
     FOLDERS = ("", "image", "images")
 
 
@@ -114,9 +113,7 @@ class CUTE80(Reader):
 
     def entries(self) -> Iterator[str]:
         """Yields the lines."""
-        path = self.find("gt.txt", "labels.txt", "timage/gt.txt")
-        with open(path, encoding="utf-8-sig") as lines:
-            yield from (line.strip() for line in lines if line.strip())
+        return text_lines(self.find("gt.txt", "labels.txt", "timage/gt.txt"))
 
     def read(self, entry: str) -> list[Record | Dropped]:
         """Returns the record of one line."""
@@ -125,23 +122,3 @@ class CUTE80(Reader):
             detail = f"expected `image label`, got {entry[:80]!r}"
             return [Dropped(fields[0], checks.UNREADABLE_RECORD, detail)]
         return [read_image(self.root, fields[0], fields[1])]
-
-
-def read_iiit5k(root: str, split: str = "train") -> Iterator[Record | Dropped]:
-    """Yields every word of a split, or why it is not used."""
-    return read_all(IIIT5K(root, split))
-
-
-def read_svt(root: str, split: str = "train") -> Iterator[Record | Dropped]:
-    """Yields every word of a split, or why it is not used."""
-    return read_all(SVT(root, split))
-
-
-def read_svtp(root: str, split: str = "test") -> Iterator[Record | Dropped]:
-    """Yields every word, or why it is not used."""
-    return read_all(SVTP(root, split))
-
-
-def read_cute80(root: str, split: str = "test") -> Iterator[Record | Dropped]:
-    """Yields every word, or why it is not used."""
-    return read_all(CUTE80(root, split))

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import ClassVar
 
 import numpy as np
 
 from data_prep import checks
-from data_prep.builders.base import Reader, crop, decode_page, read_all
+from data_prep.builders.base import Reader, crop, decode_page
 from data_prep.builders.listed import LabelList
 from data_prep.builders.mat5 import stream_cells
 from data_prep.checks import Dropped
@@ -65,17 +64,5 @@ class SynthAdd(LabelList):
     NAME = "synthadd"
     SPLITS = ("train",)
     NEEDS = "SynthText_Add.zip unpacked, and OpenMMLab's train_labels.json beside it"
-    LISTS: ClassVar = {
-        "train": ("train_labels.json", "label.json", "labels.json", "label.txt")
-    }
+    LISTS = ("train_labels.json", "label.json", "labels.json", "label.txt")
     FOLDERS = ("", "SynthText_Add")
-
-
-def read_synthtext(root: str, split: str = "train") -> Iterator[Record | Dropped]:
-    """Yields every word, or why it is not used."""
-    return read_all(SynthText(root, split))
-
-
-def read_synthadd(root: str, split: str = "train") -> Iterator[Record | Dropped]:
-    """Yields every word, or why it is not used."""
-    return read_all(SynthAdd(root, split))

@@ -6,10 +6,8 @@ import itertools
 from collections.abc import Iterator
 from pathlib import Path
 
-from data_prep.builders.base import read_all
-from data_prep.builders.listed import LabelList, list_labels
-from data_prep.checks import Dropped
-from robustscanner_jax.data.records import Record
+from data_prep.builders.listed import LabelList
+from data_prep.inputs import Labelled, list_labels
 
 LEVELS = ("easy", "medium", "hard", "normal", "challenging")
 _FILTERED = "filter_jsonl_mmocr0.x/filter_train_{}.jsonl"
@@ -33,8 +31,8 @@ class Union14ML(LabelList):
     )
     FOLDERS = ("", "full_images")
 
-    def entries(self) -> Iterator[tuple[str, str]]:
-        """Yields (path, text)."""
+    def entries(self) -> Iterator[Labelled]:
+        """Yields (path, text), or why a line gives none."""
         return itertools.chain.from_iterable(map(list_labels, self._lists()))
 
     def _lists(self) -> list[Path]:
@@ -68,27 +66,16 @@ class Union14MBenchmark(LabelList):
     )
     NEEDS = "Union14M-Benchmarks unpacked (a folder for each set)"
 
-    def entries(self) -> Iterator[tuple[str, str]]:
-        """Yields (path, text)."""
+    def entries(self) -> Iterator[Labelled]:
+        """Yields (path, text), or why a line gives none."""
         return list_labels(self._list())
 
-    def read(self, entry: tuple[str, str]) -> list[Record | Dropped]:
-        """Returns the record of one line."""
+    def folders(self) -> tuple[str, ...]:
+        """Returns the set's own folder, the one inside it and those around it."""
         inside = self._list().parent.relative_to(self.root)
-        folders = (str(inside), str(inside / "imgs"), "", str(inside.parent))
-        return [self.read_below(folders, *entry)]
+        return (str(inside), str(inside / "imgs"), "", str(inside.parent))
 
     def _list(self) -> Path:
         names = ("annotation.jsonl", "annotation.json")
         places = ("", "Union14M-Benchmarks/")
         return self.find(*(f"{p}{self.split}/{name}" for p in places for name in names))
-
-
-def read_union14m_l(root: str, split: str = "train") -> Iterator[Record | Dropped]:
-    """Yields every word of a split, or why it is not used."""
-    return read_all(Union14ML(root, split))
-
-
-def read_union14m_benchmark(root: str, split: str) -> Iterator[Record | Dropped]:
-    """Yields every word of a test set, or why it is not used."""
-    return read_all(Union14MBenchmark(root, split))

@@ -1,4 +1,4 @@
-"""Rendered words as a sharded ArrayRecord dataset, written by many processes."""
+"""Rendered words as a sharded ArrayRecord dataset, written by processes or machines."""
 
 import functools
 import json
@@ -10,6 +10,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from data_prep.beam_shards import write_shards_with_beam
 from data_prep.sharding import Shards, Tick, claim_folder, part, write_shards
 from data_prep.synthetic import fonts, settings, vocabulary, words
 from data_prep.synthetic.render import WordRenderer
@@ -30,6 +31,8 @@ def synthesize(
     processes: int = 0,
     shards: int = 0,
     progress: bool = False,
+    beam: Sequence[str] | None = None,
+    beam_output: str | None = None,
 ) -> Path:
     """Renders words 0 to `count` - 1 into a dataset folder, and returns the folder.
 
@@ -47,6 +50,10 @@ def synthesize(
       processes: workers; 0 takes one a core, 1 renders in this process.
       shards: files; 0 takes one for each 10,000 words.
       progress: whether to draw a progress bar.
+      beam: options of an Apache Beam pipeline, which then renders in place of processes
+        here; every worker must have the fonts and the word list.
+      beam_output: what the pipeline's workers call `output`, such as `gs://bucket/words`;
+        None where they see it under the same path.
 
     Raises:
       ValueError: the arguments make no sense, or the folder holds something else.
@@ -59,7 +66,9 @@ def synthesize(
     ):
         if value < least:
             raise ValueError(f"{name}: expected at least {least}, got {value}")
-    output = Path(output)
+    if beam_output is not None and beam is None:
+        raise ValueError("beam_output: expected options of a pipeline in beam as well")
+    output = Path(os.path.abspath(output))
     if render_settings is None:
         render_settings = settings.get_settings(preset)
     renderer = WordRenderer(render_settings, seed=seed, split=split)
@@ -75,17 +84,23 @@ def synthesize(
     }
     if claim_folder(output, request):
         return output
-    write_shards(
-        Shards(folder=output, name=NAME, count=shards),
-        (part(shard, count, shards) for shard in range(shards)),
-        functools.partial(
-            _write_words, renderer=renderer, prefix=f"rendered/{preset}/{seed}"
-        ),
-        processes=processes,
-        progress=progress,
-        total=count,
-        unit="word",
+    wanted = Shards(folder=output, name=NAME, count=shards)
+    tasks = (part(shard, count, shards) for shard in range(shards))
+    write = functools.partial(
+        _write_words, renderer=renderer, prefix=f"rendered/{preset}/{seed}"
     )
+    if beam is None:
+        write_shards(
+            wanted,
+            tasks,
+            write,
+            processes=processes,
+            progress=progress,
+            total=count,
+            unit="word",
+        )
+    else:
+        write_shards_with_beam(wanted, tasks, write, beam, store=beam_output)
     records.write_index(
         output,
         name=NAME,

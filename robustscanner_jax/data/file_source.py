@@ -10,10 +10,18 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import Any, SupportsIndex
 
-from robustscanner_jax.data.labels import IMAGE_SUFFIXES, read_labels
+from robustscanner_jax.data.label_lines import (
+    IMAGE_SUFFIXES,
+    BadLine,
+    LineError,
+    Row,
+)
+from robustscanner_jax.data.labels import read_labels
 
 # `182_slinking_71711`: MJSynth. Anything else: `slinking_whatever`.
 _MJSYNTH_STEM = re.compile(r"\d+_([^_]+)_\d+")
+# An image may be missing: the folder is looked for with so many rows of a list.
+_ROWS_TO_FIND_FOLDER = 100
 
 
 class PackedStrings:
@@ -45,17 +53,21 @@ class PackedStrings:
 class FileSource:
     """Images in single files below one folder, with their labels in memory.
 
-    A record's id is the path as the label file writes it. `__getitem__` raises
-    `ValueError` naming the file where an image cannot be read.
+    A record's id is the path as the label file writes it. A line of the label file that
+    could not be read keeps its place among the records.
     """
 
-    def __init__(self, name: str, root: str, rows: Iterable[tuple[str, str]]):
+    def __init__(self, name: str, root: str, rows: Iterable[Row | BadLine]):
         self.name = name
         self._root = root
         self._paths, self._texts = PackedStrings(), PackedStrings()
-        for path, text in rows:
-            self._paths.append(path)
-            self._texts.append(text)
+        self._bad: dict[int, BadLine] = {}
+        for number, row in enumerate(rows):
+            if isinstance(row, BadLine):
+                self._bad[number] = row
+                row = Row(row.where, "", "")
+            self._paths.append(row.path)
+            self._texts.append(row.text)
 
     def __len__(self) -> int:
         """Returns the number of records."""
@@ -66,10 +78,17 @@ class FileSource:
         return f"FileSource({self.name!r}, {self._root!r}, {len(self)} records)"
 
     def __getitem__(self, index: SupportsIndex) -> dict[str, Any]:
-        """Returns `id`, `image` (the file's bytes, not decoded) and `text`."""
+        """Returns `id`, `image` (the file's bytes, not decoded) and `text`.
+
+        Raises `ValueError` naming the file where an image cannot be read, and its kind
+        `LineError` naming the line of the label file that gives no record.
+        """
         i = operator.index(index)
         if not 0 <= i < len(self):
             raise IndexError(f"{self.name}: no record {i}, there are {len(self)}")
+        if i in self._bad:
+            where, reason, detail = self._bad[i]
+            raise LineError(reason, f"{where}: {detail}")
         path = self._paths[i]
         try:
             with open(os.path.join(self._root, path), "rb") as file:
@@ -89,14 +108,27 @@ def open_label_file(path: str, name: str, images: str | None = None) -> FileSour
         file's own folder, the folder above, or a folder inside, whichever holds the
         first image.
     """
-    rows = read_labels(path)
-    first = next(rows, None)
-    if first is None:
-        raise ValueError(f"{path}: no labelled image in it")
-    root = find_images(os.path.dirname(path), first.path, images, where=first.where)
+    root = find_root(path, images)
+    return FileSource(name, root, read_labels(path))
 
-    all_rows = itertools.chain([first], rows)
-    return FileSource(name, root, ((row.path, row.text) for row in all_rows))
+
+def find_root(path: str, images: str | None) -> str:
+    """Returns the folder that the image paths of a label file are relative to.
+
+    Raises `ValueError` where none of the first 100 images is in any likely folder.
+    """
+    failure, tried = ValueError(f"{path}: no labelled image in it"), 0
+    for row in read_labels(path):
+        if tried == _ROWS_TO_FIND_FOLDER:
+            break
+        if isinstance(row, BadLine):
+            continue
+        try:
+            return find_images(os.path.dirname(path), row.path, images, where=row.where)
+        except ValueError as error:
+            failure = error if not tried else failure
+            tried += 1
+    raise failure
 
 
 def find_images(folder: str, first: str, images: str | None, *, where: str) -> str:
@@ -147,7 +179,8 @@ def open_image_folder(folder: str, name: str) -> FileSource:
         raise ValueError(
             f"{folder}: file names such as {files[0]!r} hold no label; {advice}"
         )
-    return FileSource(name, folder, zip(files, texts, strict=True))
+    rows = zip(files, files, texts, strict=True)
+    return FileSource(name, folder, itertools.starmap(Row, rows))
 
 
 def has_images(folder: str) -> bool:

@@ -12,6 +12,8 @@ The batch is the contract between data and network; `fake_batch` makes one:
 No JAX in here: this runs in worker processes.
 """
 
+import dataclasses
+import functools
 import os
 import signal
 import threading
@@ -24,10 +26,16 @@ import numpy as np
 from absl import flags
 
 from robustscanner_jax.charset import Charset
-from robustscanner_jax.data.transforms import Element, Guarded, Prepare, pixels_of
+from robustscanner_jax.data.reads import Element, read_elements
+from robustscanner_jax.data.transforms import Prepare, pixels_of
 from robustscanner_jax.preprocessing import Preprocessing, resize_and_pad
 
 Batch = dict[str, np.ndarray]
+# What stands for an example until its batch is read: the number of its source, its
+# place there, and the state of the generator that drives its augmentation.
+Reference = tuple[int, int, Any]
+# Records of one call in evaluation: a few such calls, in threads, fill a batch.
+_READ_TOGETHER = 32
 DEVICE_KEYS = ("image", "width", "tokens", "weight")
 
 
@@ -84,24 +92,26 @@ def training_batches(
         )
     mixed = grain.MapDataset.mix(
         [
-            grain.MapDataset.source(Guarded(source))
+            grain.MapDataset.range(len(source))
             .seed(seed + number)
             .shuffle()
             .repeat()
+            .map(functools.partial(_refer, number))
             for number, source in enumerate(sources)
         ],
         weights=list(weights),
     )
-    prepare = Prepare(charset, rule, max_len, augment_strength, variants)
     # Before the split over processes, so that the augmentation of an example does not
     # depend on their number.
-    examples = mixed.seed(seed).random_map(prepare)
-    examples = examples[process_index::process_count]
+    references = mixed.seed(seed).random_map(_with_generator_state)
+    references = references[process_index::process_count]
     # Batching before `to_iter_dataset` makes a batch one element for the workers: the
-    # order does not depend on how many there are.
-    batches = examples.batch(
-        batch_size // (process_count * variants), batch_fn=_stack_examples
-    )[start:]
+    # order does not depend on how many there are. And before reading, as records that
+    # are asked for together come in a fraction of the time.
+    prepare = Prepare(charset, rule, max_len, augment_strength, variants)
+    batches = references.batch(
+        batch_size // (process_count * variants), batch_fn=list
+    ).map(ReadBatch(sources, prepare))[start:]
     if num_workers == 0:
         return batches.to_iter_dataset(
             grain.ReadOptions(num_threads=2, prefetch_buffer_size=4)
@@ -114,6 +124,43 @@ def training_batches(
         grain.MultiprocessingOptions(num_workers=num_workers, per_worker_buffer_size=2),
         worker_init_fn=_live_as_long_as_the_parent,
     )
+
+
+def _refer(source: int, index: int) -> tuple[int, int]:
+    return source, int(index)
+
+
+def _with_generator_state(
+    example: tuple[int, int], rng: np.random.Generator
+) -> Reference:
+    # The generator itself serves the next example.
+    return *example, rng.bit_generator.state
+
+
+@dataclasses.dataclass(frozen=True)
+class ReadBatch:
+    """Turns the references of a batch into the batch: one read a source, then rows."""
+
+    sources: Sequence[Any]
+    prepare: Prepare
+
+    def __call__(self, references: Sequence[Reference]) -> Batch:
+        """Returns one array a key, rows in the order of the references."""
+        elements: dict[tuple[int, int], Element] = {}
+        for number, source in enumerate(self.sources):
+            wanted = sorted(
+                {index for owner, index, _ in references if owner == number}
+            )
+            if wanted:
+                found = read_elements(source, wanted)
+                keys = ((number, index) for index in wanted)
+                elements |= zip(keys, found, strict=True)
+        rng = np.random.Generator(np.random.Philox())  # as grain's own
+        rows = []
+        for number, index, state in references:
+            rng.bit_generator.state = state
+            rows += self.prepare(elements[number, index], rng)
+        return {key: np.stack([row[key] for row in rows]) for key in rows[0]}
 
 
 def _live_as_long_as_the_parent(worker: int, workers: int) -> None:
@@ -155,16 +202,20 @@ def evaluation_batches(
         blank = np.zeros((rule.height, rule.max_width, 3), np.uint8)
         return {**element, "image": blank, "width": rule.min_width}
 
-    rows = grain.MapDataset.source(Guarded(source)).map(prepare)
+    def read(places: Sequence[int]) -> list[Element]:
+        return [prepare(element) for element in read_elements(source, places)]
+
+    chunks = grain.MapDataset.range(len(source)).batch(_READ_TOGETHER, batch_fn=list)
     options = grain.ReadOptions(
-        num_threads=num_threads, prefetch_buffer_size=2 * batch_size
+        num_threads=num_threads,
+        prefetch_buffer_size=max(num_threads, 2 * batch_size // _READ_TOGETHER),
     )
     pending: list[Element] = []
-    for row in rows.to_iter_dataset(options):
-        pending.append(row)
-        if len(pending) == batch_size:
-            yield _evaluation_batch(pending, batch_size)
-            pending = []
+    for rows in chunks.map(read).to_iter_dataset(options):
+        pending += rows
+        while len(pending) >= batch_size:
+            yield _evaluation_batch(pending[:batch_size], batch_size)
+            pending = pending[batch_size:]
     if pending:
         yield _evaluation_batch(pending, batch_size)
 
@@ -181,12 +232,6 @@ def _evaluation_batch(
     }
     elements = [{k: v for k, v in row.items() if k != "image"} for row in rows]
     return batch, elements
-
-
-def _stack_examples(examples: Sequence[list[Element]]) -> Batch:
-    """Returns one array a key, rows first."""
-    rows = [row for variants in examples for row in variants]
-    return {key: np.stack([row[key] for row in rows]) for key in rows[0]}
 
 
 def fake_batch(

@@ -22,6 +22,7 @@ from array_record.python import (
 
 # Of one record and of the index. A reader refuses any other.
 FORMAT_VERSION = 1
+_KINDS = {"v": int, "id": str, "image": bytes, "text": str}
 INDEX_NAME = "index.json"
 SHARD_SUFFIX = ".array_record"
 # Measured on 2 CPU cores: 94k records/s written, 46k read at random. Compressed, half
@@ -29,7 +30,8 @@ SHARD_SUFFIX = ".array_record"
 WRITER_OPTIONS = "group_size:1,uncompressed"
 # Riegeli reads ahead by default, which random access throws away.
 READER_OPTIONS = "readahead_buffer_size:0"
-_READER_BUFFER_BYTES = 32768
+# Word crops take 1 to 3 KB. With 32 KB random reads take half as long again.
+_READER_BUFFER_BYTES = 4096
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,6 +73,11 @@ def encode_record(record: Record) -> bytes:
 
 def decode_record(payload: bytes) -> Record:
     """Returns the record that `encode_record` wrote; `ValueError` names any damage."""
+    return Record(**decode_fields(payload))
+
+
+def decode_fields(payload: bytes) -> dict[str, Any]:
+    """Returns `id`, `image` and `text` of a record, as `decode_record` does."""
     try:
         fields = msgpack.unpackb(payload)
     except Exception as error:  # msgpack has no common base for its failures
@@ -78,23 +85,33 @@ def decode_record(payload: bytes) -> Record:
         raise ValueError(
             f"damaged record of {len(payload)} bytes: not msgpack ({reason})"
         ) from None
+    if (
+        isinstance(fields, dict)
+        and {key: type(value) for key, value in fields.items()} == _KINDS
+        and fields.pop("v") == FORMAT_VERSION
+    ):
+        return fields
+    raise ValueError(_damage(fields))
+
+
+def _damage(fields: Any) -> str:
+    """Returns what is wrong with the content of a record."""
     if not isinstance(fields, dict):
-        raise ValueError(f"damaged record: expected a map, got {type(fields).__name__}")
+        return f"damaged record: expected a map, got {type(fields).__name__}"
     version = fields.get("v")
     if version != FORMAT_VERSION or isinstance(version, bool):
-        raise ValueError(
+        return (
             f"record format version {version!r} is not supported, "
             f"expected {FORMAT_VERSION}"
         )
-    for field, kind in (("id", str), ("image", bytes), ("text", str)):
-        if field not in fields:
-            raise ValueError(f"damaged record {fields.get('id')!r}: no field {field!r}")
-        if not isinstance(fields[field], kind):
-            raise ValueError(
+    for field, kind in _KINDS.items():
+        if type(fields.get(field)) is not kind:
+            came = type(fields[field]).__name__ if field in fields else "no such field"
+            return (
                 f"damaged record {fields.get('id')!r}: expected {field} of type "
-                f"{kind.__name__}, got {type(fields[field]).__name__}"
+                f"{kind.__name__}, got {came}"
             )
-    return Record(id=fields["id"], image=fields["image"], text=fields["text"])
+    return f"damaged record {fields['id']!r}: unknown fields {fields.keys() - _KINDS}"
 
 
 def shard_path(

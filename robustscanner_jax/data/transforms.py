@@ -4,15 +4,14 @@ import dataclasses
 import enum
 import functools
 import logging
-from typing import Any
 
 import cv2
-import grain
 import numpy as np
 
 from robustscanner_jax.charset import Charset
 from robustscanner_jax.data.augment import augment
 from robustscanner_jax.data.images import decode_image
+from robustscanner_jax.data.reads import Element
 from robustscanner_jax.preprocessing import Preprocessing, resize_and_pad
 
 logger = logging.getLogger(__name__)
@@ -20,8 +19,6 @@ logger = logging.getLogger(__name__)
 # Examples named in the log, of each problem and worker process: enough to find the
 # cause, and not a line for each of a million labels with a pound sign.
 MAX_REPORTED = 10
-
-Element = dict[str, Any]
 
 
 class Problem(enum.IntEnum):
@@ -90,7 +87,7 @@ class Prepare:
         text = element.get("text", "")
         if "error" in element:
             return Problem.UNREADABLE, element["error"]
-        if not text:
+        if not text.strip():
             return Problem.EMPTY_LABEL, "the label is empty"
         if len(text) >= self.max_len:
             return (
@@ -132,23 +129,3 @@ def pixels_of(element: Element) -> np.ndarray:
     """Returns the element's BGR pixels, decoding them where they are encoded."""
     image = element["image"]
     return decode_image(image) if isinstance(image, bytes) else image
-
-
-class Guarded(grain.sources.RandomAccessDataSource):
-    """A source whose damaged records become elements with an `error`."""
-
-    def __init__(self, source: Any):
-        self._source = source
-
-    def __len__(self) -> int:
-        return len(self._source)
-
-    def __getitem__(self, index: int) -> Element:
-        try:
-            return self._source[index]
-        except Exception as error:  # each format's reader has its own
-            name = f"{self._source.name}[{index}]"
-            return {"id": name, "error": f"{type(error).__name__}: {error}"}
-
-    def __repr__(self) -> str:
-        return f"Guarded({self._source.name!r})"

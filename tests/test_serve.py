@@ -73,7 +73,7 @@ def test_pages_and_probes_answer(client):
     assert client.get("/livez").text == "alive\n"
     assert client.get("/readyz").text == "ready\n"
     page = client.get("/")
-    assert "Drop the image" in page.text
+    assert "Drop images" in page.text
     assert "default-src 'none'" in page.headers["Content-Security-Policy"]
     document = client.get("/openapi.json").json()
     assert document["openapi"].startswith("3.1")

@@ -3,6 +3,7 @@
 import contextlib
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import cv2
 import httpx
@@ -16,6 +17,7 @@ from robustscanner_jax.serving.server import Server, listen
 from robustscanner_jax.serving.service import Service
 
 POISON = 13  # grey value that makes a batch fail
+PNG = {"Content-Type": "image/png"}
 
 
 class FakeReader(Reader):
@@ -74,3 +76,28 @@ def running(reader, *, token=None, wait_ready=True, **limits):
         server.should_exit = True
         thread.join(20)
         assert not thread.is_alive()
+
+
+def read(client, data, **headers):
+    """Returns the response to one image."""
+    return client.post("/read", content=data, headers=PNG | headers)
+
+
+def texts(response):
+    """Returns the texts of an answer; None where an image could not be read."""
+    assert response.status_code == 200, response.text
+    return [one.get("text") for one in response.json()["readings"]]
+
+
+def together(client, count):
+    """Returns the futures of `count` requests sent at once."""
+    pool = ThreadPoolExecutor(count)
+    return [pool.submit(read, client, png(10)) for _ in range(count)]
+
+
+def wait_for(condition):
+    """Returns when the condition holds; fails after ten seconds."""
+    end = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.005)

@@ -125,6 +125,29 @@ def test_one_thread_reads_what_all_read(folders):
         np.testing.assert_array_equal(one.ids, all_of_them.ids)
 
 
+@pytest.mark.skipif(
+    not hasattr(os, "sched_setaffinity"), reason="this system pins no process to cores"
+)
+@pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
+def test_a_backend_stays_on_the_cores_that_its_process_may_use(folders, backend):
+    needs(backend)
+    code = f"""
+import os, sys
+core = {{min(os.sched_getaffinity(0))}}
+os.sched_setaffinity(0, core)  # before any thread begins
+from robustscanner_jax.inference import load_artefact
+reader = load_artefact({str(folders / "onnx")!r}, {backend!r})  # which computes
+tasks = map(int, os.listdir("/proc/self/task"))
+used = set().union(*map(os.sched_getaffinity, tasks))
+sys.exit(f"pinned to {{core}}, uses {{used}}" if used != core else 0)
+"""
+    environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+
+
 def test_a_missing_package_gives_one_sentence(folders, monkeypatch):
     for name in ("onnxruntime", "openvino"):
         monkeypatch.setitem(sys.modules, name, None)

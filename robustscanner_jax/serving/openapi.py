@@ -146,6 +146,7 @@ def as_html(document: dict[str, Any]) -> str:
             )
     return (
         '<!doctype html><html lang="en"><meta charset="utf-8"><title>API</title>'
+        '<meta name="color-scheme" content="light dark"><link rel="icon" href="data:,">'
         "<style>body{font:16px system-ui;max-width:50em;margin:2em auto;padding:0 1em}"
         "td{padding:.2em 1em .2em 0}</style><h1>RobustScanner</h1>"
         '<p>The same as a document: <a href="openapi.json">openapi.json</a>'

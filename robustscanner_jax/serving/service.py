@@ -65,9 +65,10 @@ class Service:
     def app(self) -> Starlette:
         """Returns the ASGI application; it warms up when its lifespan starts."""
         document = openapi.document(self.limits, token=self._token is not None)
+        html = page.as_html(explains=self._explain is not None)
 
         async def show_page(request: Request) -> Response:
-            return HTMLResponse(page.PAGE, headers=page.HEADERS)
+            return HTMLResponse(html, headers=page.HEADERS)
 
         async def show_docs(request: Request) -> Response:
             return HTMLResponse(openapi.as_html(document), headers=page.HEADERS)

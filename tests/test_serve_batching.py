@@ -1,0 +1,86 @@
+"""The HTTP service: warm-up, batches, a full queue, deadlines."""
+
+import time
+
+from exported import needs
+
+needs("starlette", "uvicorn", "httpx", "python_multipart", "prometheus_client")
+
+from served import FakeReader, png, read, running, texts, together, wait_for  # noqa: E402
+
+
+def test_nothing_is_read_before_the_warm_up():
+    reader = FakeReader(batch_size=4)
+    reader.gate.clear()
+    with running(reader, wait_ready=False) as (client, _):
+        assert client.get("/livez").status_code == 200
+        assert client.get("/readyz").status_code == 503
+        response = read(client, png(10))
+        assert response.status_code == 503 and response.headers["Retry-After"] == "1"
+        reader.gate.set()
+        while client.get("/readyz").status_code != 200:
+            time.sleep(0.01)
+        assert reader.sizes == [1, 2, 4]
+        assert texts(read(client, png(10))) == ["a"]
+
+
+def test_a_network_that_does_not_run_asks_for_a_restart():
+    class Broken(FakeReader):
+        def decode(self, image, width):
+            raise RuntimeError("no memory")
+
+    with running(Broken(), wait_ready=False) as (client, _):
+        while client.get("/livez").status_code == 200:
+            time.sleep(0.01)
+        assert client.get("/livez").status_code == 500
+        assert client.get("/readyz").status_code == 503
+
+
+def test_requests_at_the_same_time_share_a_batch():
+    reader = FakeReader(batch_size=8)
+    with running(reader, batch_delay_seconds=0.3) as (client, _):
+        reader.sizes.clear()
+        answers = together(client, 8)
+        assert [texts(answer.result()) for answer in answers] == [["a"]] * 8
+        assert reader.sizes == [8]
+
+
+def test_batches_have_the_sizes_that_were_warmed_up():
+    reader = FakeReader(batch_size=8)
+    with running(reader, batch_delay_seconds=0.2) as (client, _):
+        warm = set(reader.sizes)
+        for count in (3, 5, 7):
+            [texts(answer.result()) for answer in together(client, count)]
+        assert set(reader.sizes) <= warm == {1, 2, 4, 8}
+
+
+def test_a_full_queue_refuses_at_once():
+    reader = FakeReader(batch_size=2)
+    with running(reader, queue_images=6, images=2) as (client, service):
+        reader.gate.clear()
+        waiting = together(client, 6)
+        wait_for(lambda: service.batcher._admitted == 6)
+        for _ in range(5):
+            start = time.perf_counter()
+            response = read(client, png(10))
+            assert time.perf_counter() - start < 0.05
+            assert response.status_code == 503
+            assert response.headers["Retry-After"] == "1"
+            assert "6 of 6 images are waiting" in response.json()["error"]
+        reader.gate.set()
+        assert [texts(answer.result()) for answer in waiting] == [["a"]] * 6
+        assert texts(read(client, png(20))) == ["b"]
+
+
+def test_a_request_that_takes_too_long_gets_504_and_leaves_the_queue():
+    reader = FakeReader(batch_size=1)
+    with running(reader, deadline_seconds=0.3) as (client, service):
+        reader.gate.clear()
+        reader.sizes.clear()
+        responses = [answer.result() for answer in together(client, 4)]
+        assert {response.status_code for response in responses} == {504}
+        assert "no answer within 0.3 seconds" in responses[0].json()["error"]
+        assert service.batcher._admitted == 0
+        reader.gate.set()
+        assert texts(read(client, png(20))) == ["b"]
+        assert len(reader.sizes) == 2  # the one that had begun, and the last

@@ -1,0 +1,147 @@
+"""The HTTP service: what it refuses, and with which words."""
+
+import base64
+import socket
+
+import pytest
+from exported import needs
+
+needs("starlette", "uvicorn", "httpx", "python_multipart", "prometheus_client")
+
+from served import (  # noqa: E402
+    PNG,
+    FakeReader,
+    png,
+    read,
+    running,
+    texts,
+    together,
+    wait_for,
+)
+
+from robustscanner_jax.serving.limits import Limits  # noqa: E402
+from robustscanner_jax.serving.server import listen  # noqa: E402
+
+
+@pytest.fixture(scope="module")
+def service():
+    with running(FakeReader(), images=4, body_bytes=20_000, pixels=10_000) as served:
+        yield served
+
+
+@pytest.fixture(scope="module")
+def client(service):
+    return service[0]
+
+
+@pytest.mark.parametrize(
+    ("body", "headers", "status", "message"),
+    [
+        (b"junk", PNG, 422, "not an image"),
+        (b"", PNG, 422, "zero bytes"),
+        (png(10, (200, 200)), PNG, 422, "200 x 200 pixels, expected at most 10,000"),
+        (b"x", {"Content-Type": "text/plain"}, 415, "expected multipart/form-data"),
+        (b"x", {}, 415, "Content-Type ''"),
+        (b"{", {"Content-Type": "application/json"}, 400, "not JSON"),
+        (b"[" * 19_000, {"Content-Type": "application/json"}, 400, "not JSON"),
+        (b'{"image": 5}', {"Content-Type": "application/json"}, 400, "not base64"),
+        (b'{"image": "*"}', {"Content-Type": "application/json"}, 400, "not base64"),
+        (b'{"path": "/etc"}', {"Content-Type": "application/json"}, 400, "expected {"),
+        (b'{"images": []}', {"Content-Type": "application/json"}, 400, "no image"),
+        (b"x", {"Content-Type": "multipart/form-data"}, 400, "boundary"),
+        (b"x" * 20_001, PNG, 413, "longer than 20,000 bytes"),
+    ],
+)
+def test_a_bad_request_gets_one_sentence(client, body, headers, status, message):
+    response = client.post("/read", content=body, headers=headers)
+    assert response.status_code == status
+    fields = response.json()
+    assert message in fields.get("error", fields.get("readings", [{}])[0].get("error"))
+
+
+def test_too_many_images_are_refused(client):
+    form = [("image", png(10))] * 5
+    assert client.post("/read", files=form).status_code == 413
+    encoded = [base64.b64encode(png(10)).decode()] * 5
+    response = client.post("/read", json={"images": encoded})
+    assert response.json() == {"error": "5 images, expected at most 4 a request"}
+
+
+def test_a_path_is_not_an_image(client):
+    for field in ("image", "path", "url"):
+        response = client.post(
+            "/read",
+            content=f'--x\r\nContent-Disposition: form-data; name="{field}"\r\n\r\n'
+            "/etc/passwd\r\n--x--\r\n",
+            headers={"Content-Type": "multipart/form-data; boundary=x"},
+        )
+        assert response.status_code == 400
+
+
+def test_a_body_without_a_length_is_bounded_as_well(client):
+    def chunks():
+        for _ in range(30):
+            yield b"x" * 1000
+
+    assert read(client, chunks()).status_code == 413
+
+
+def test_the_refusal_of_a_long_body_does_not_wait_for_it(client):
+    with socket.create_connection((client.base_url.host, client.base_url.port)) as raw:
+        raw.sendall(
+            b"POST /read HTTP/1.1\r\nHost: x\r\nContent-Length: 999999999999\r\n\r\n"
+        )
+        raw.settimeout(5)
+        assert raw.recv(100).startswith(b"HTTP/1.1 413")
+
+
+def test_a_token_is_asked_for_and_probes_stay_open():
+    with running(FakeReader(), token="secret") as (client, _):
+        for headers in ({}, {"Authorization": "Bearer wrong"}, {"Authorization": "é"}):
+            response = client.post(
+                "/read",
+                content=png(10),
+                headers=[(k, v.encode()) for k, v in (PNG | headers).items()],
+            )
+            assert response.status_code == 401
+            assert response.headers["WWW-Authenticate"] == "Bearer"
+        assert texts(read(client, png(10), Authorization="Bearer secret")) == ["a"]
+        assert client.get("/livez").status_code == 200
+        assert "security" in client.get("/openapi.json").json()
+
+
+def test_bodies_take_no_more_memory_than_allowed():
+    reader = FakeReader()
+    size = len(png(10)) + 10
+    limits = {"memory_bytes": 2 * size, "body_bytes": size}
+    with running(reader, **limits) as (client, service):
+        reader.gate.clear()
+        waiting = together(client, 2)
+        wait_for(lambda: service.batcher._admitted == 2)
+        response = read(client, png(10))
+        assert response.status_code == 503
+        assert "too many bodies" in response.json()["error"]
+        reader.gate.set()
+        assert [texts(answer.result()) for answer in waiting] == [["a"]] * 2
+
+
+@pytest.mark.parametrize(
+    ("limits", "message"),
+    [
+        ({"queue_images": 0}, "limit queue_images: expected at least 1, got 0"),
+        ({"images": 300}, "a request of 300 images can never enter a queue of 256"),
+        ({"body_bytes": 10**12}, "can never fit in memory_bytes"),
+        ({"deadline_seconds": 0.0}, "limit deadline_seconds: expected at least 0.001"),
+        ({"drain_seconds": float("nan")}, "limit drain_seconds"),
+    ],
+)
+def test_limits_that_cannot_work_are_refused(limits, message):
+    with pytest.raises(ValueError, match=message):
+        Limits(**limits)
+
+
+def test_an_address_in_use_gives_one_sentence():
+    with listen("127.0.0.1", 0) as listener:
+        port = listener.getsockname()[1]
+        with pytest.raises(ValueError, match=f"cannot listen on 127.0.0.1 port {port}"):
+            listen("127.0.0.1", port)

@@ -69,6 +69,16 @@ def _unknown_key(path: Path | None, argv: list[str]) -> str:
     return ""
 
 
+def _shortened(record: logging.LogRecord) -> bool:
+    """Cuts a line of a library to one: orbax logs an error with every thread's trace.
+
+    The error itself arrives as an exception.
+    """
+    record.msg = record.getMessage().partition("\n")[0][:300]
+    record.args = record.exc_info = record.exc_text = None
+    return True
+
+
 def entry() -> None:
     """The installed command `robustscanner`."""
     # --help lists what belongs to the program that runs, under its name.
@@ -76,6 +86,7 @@ def entry() -> None:
         absl_flags.FLAGS.register_key_flag_for_module(sys.argv[0], flag)
     # The libraries' own chatter only from warnings on; ours from information on.
     absl_logging.set_verbosity(absl_logging.WARNING)
+    absl_logging.get_absl_logger().addFilter(_shortened)
     ours = logging.getLogger("robustscanner_jax")
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))

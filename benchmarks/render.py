@@ -17,8 +17,8 @@ from data_prep.synthetic import (
     degrade,
     geometry,
     glyphs,
+    presets,
     render,
-    settings,
     visibility,
     words,
 )
@@ -91,9 +91,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description="Measures the word generator.")
     parser.add_argument("--count", type=int, default=2000, help="pictures to time")
     parser.add_argument("--warmup", type=int, default=500, help="pictures before that")
-    parser.add_argument("--preset", default="full", choices=settings.PRESETS)
+    parser.add_argument("--preset", default="full", choices=presets.PRESETS)
     flags = parser.parse_args(arguments)
-    chosen: Any = settings.get_settings(flags.preset)
+    chosen: Any = presets.get_settings(flags.preset)
     chosen.degrade.jpeg_share = 0.0  # `render` alone: JPEG is timed by itself below
     renderer = render.WordRenderer(chosen, seed=1)
     start = time.perf_counter()

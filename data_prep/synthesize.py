@@ -13,13 +13,13 @@ from ml_collections import ConfigDict
 
 from data_prep.beam_shards import BEAM_HELP
 from data_prep.sharding import sigterm_as_ctrl_c
-from data_prep.synthetic import settings, words
+from data_prep.synthetic import presets, words
 from data_prep.synthetic.dataset import synthesize
 
 
 def _changed_settings(preset: str, changes: Sequence[str]) -> ConfigDict:
     """Returns a preset with `section.key=value` applied; values are JSON or text."""
-    chosen = settings.get_settings(preset)
+    chosen = presets.get_settings(preset)
     for change in changes:
         key, equals, value = change.partition("=")
         if not equals:
@@ -47,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     add("--output", required=True, help="folder of the dataset")
     add("--count", type=int, required=True, help="words to render")
     add("--seed", type=int, default=0, help="names the sequence of words")
-    add("--preset", default="full", choices=settings.PRESETS, help="look and words")
+    add("--preset", default="full", choices=presets.PRESETS, help="look and words")
     add("--split", default="train", choices=words.SPLITS, help="spellings to show")
     add("--processes", type=int, default=0, help="workers; 0: one a core")
     add("--shards", type=int, default=0, help="files; 0: one for each 10,000 words")

@@ -3,7 +3,8 @@
 import pytest
 
 from data_prep.synthetic.fonts import find_fonts
-from data_prep.synthetic.settings import get_settings, plain
+from data_prep.synthetic.presets import get_settings
+from data_prep.synthetic.settings import plain
 
 
 def fonts_or_skip():

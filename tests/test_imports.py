@@ -27,7 +27,7 @@ CONFIG_READERS = {
 # Who holds the settings of the word generator. Its stages get plain values.
 CONFIG_READERS |= {"data_prep.synthesize"} | {
     f"data_prep.synthetic.{name}"
-    for name in ("settings", "dataset", "render", "sheet", "source")
+    for name in ("settings", "presets", "dataset", "render", "sheet", "source")
 }
 
 

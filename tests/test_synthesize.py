@@ -7,8 +7,8 @@ import pytest
 
 from data_prep import synthesize as command
 from data_prep.synthetic import dataset
+from data_prep.synthetic.presets import get_settings
 from data_prep.synthetic.render import WordRenderer
-from data_prep.synthetic.settings import get_settings
 from robustscanner_jax.data.records import (
     decode_record,
     open_shard,

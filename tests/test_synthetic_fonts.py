@@ -7,7 +7,8 @@ import pytest
 
 from data_prep.synthetic import bundle, fonts, glyphs, vocabulary, words
 from data_prep.synthetic.dice import Dice
-from data_prep.synthetic.settings import EASY_FAMILIES, get_settings, plain
+from data_prep.synthetic.presets import EASY_FAMILIES, get_settings
+from data_prep.synthetic.settings import plain
 from tests.synthetic_fonts import fonts_or_skip
 
 

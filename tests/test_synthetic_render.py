@@ -8,8 +8,9 @@ import pytest
 
 from data_prep.synthetic import render, sheet, words
 from data_prep.synthetic.dice import Dice
+from data_prep.synthetic.presets import get_settings
 from data_prep.synthetic.render import WordRenderer
-from data_prep.synthetic.settings import get_settings, plain
+from data_prep.synthetic.settings import plain
 from data_prep.synthetic.source import RenderedWords
 from tests.synthetic_fonts import fonts_or_skip
 

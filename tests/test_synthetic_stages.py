@@ -20,7 +20,8 @@ from data_prep.synthetic import (
 )
 from data_prep.synthetic.dice import Dice
 from data_prep.synthetic.fields import shared_fields
-from data_prep.synthetic.settings import get_settings, plain
+from data_prep.synthetic.presets import get_settings
+from data_prep.synthetic.settings import plain
 
 seeds = st.integers(0, 10_000)
 OPTIONS = plain(get_settings("full"))

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from data_prep.synthetic import words
 from data_prep.synthetic.dice import Dice
-from data_prep.synthetic.settings import PRESETS, get_settings, plain
+from data_prep.synthetic.presets import PRESETS, get_settings
+from data_prep.synthetic.settings import plain
 from data_prep.synthetic.vocabulary import (
     WORDS_VARIABLE,
     Vocabulary,
@@ -154,6 +155,23 @@ def test_an_unknown_preset_or_key_is_refused():
         get_settings("full").words.wrong = 1
     for preset in PRESETS:
         assert get_settings(preset).attempts > 0
+
+
+def test_a_preset_for_ablation_leaves_out_one_thing():
+    full = get_settings("full").to_dict()
+    for preset, section in (
+        ("no-random", {"words"}),
+        ("few-fonts", {"fonts"}),
+        ("no-textures", {"background", "fill"}),
+    ):
+        other = get_settings(preset).to_dict()
+        assert {name for name in full if full[name] != other[name]} == section
+    assert get_settings("no-random").words.shares.random == 0
+    assert get_settings("no-textures").background.shares.texture == 0
+    for name in ("no-random", "no-textures"):
+        chosen = get_settings(name)
+        for shares in (chosen.words.shares, chosen.background.shares):
+            assert sum(shares.values()) == pytest.approx(1.005, abs=0.01)
 
 
 @given(st.integers(0, 2**63), st.integers(0, 2**40))

@@ -20,7 +20,7 @@ from types import SimpleNamespace
 from fontTools import subset
 from fontTools.ttLib import TTFont
 
-from data_prep.synthetic import fonts, settings, vocabulary
+from data_prep.synthetic import fonts, presets, settings, vocabulary
 
 WORDS_NAME = "words.tsv"
 LICENCES_NAME = "LICENCES.tsv"
@@ -86,7 +86,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--output", required=True, help="folder to write")
     flags = parser.parse_args(arguments)
-    options = settings.plain(settings.get_settings("full"))
+    options = settings.plain(presets.get_settings("full"))
     output = Path(flags.output)
     logging.getLogger("fontTools").setLevel(logging.ERROR)
     count = write_bundle(output, options.fonts, options.words.count)

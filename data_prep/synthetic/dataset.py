@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 
 from data_prep.beam_shards import write_shards_with_beam
 from data_prep.sharding import Shards, Tick, claim_folder, part, write_shards
-from data_prep.synthetic import fonts, settings, vocabulary, words
+from data_prep.synthetic import fonts, presets, settings, vocabulary, words
 from data_prep.synthetic.render import WordRenderer
 from robustscanner_jax.data import records
 
@@ -44,8 +44,8 @@ def synthesize(
       output: folder, made if missing.
       count: words in all shards together.
       seed: names the sequence of words.
-      preset: one of `settings.PRESETS`; only a name where `render_settings` are given.
-      render_settings: from `settings.get_settings`, changed at will.
+      preset: one of `presets.PRESETS`; only a name where `render_settings` are given.
+      render_settings: from `presets.get_settings`, changed at will.
       split: `train`, `heldout` or `any` spellings, see `words.belongs`.
       processes: workers; 0 takes one a core, 1 renders in this process.
       shards: files; 0 takes one for each 10,000 words.
@@ -70,7 +70,7 @@ def synthesize(
         raise ValueError("beam_output: expected options of a pipeline in beam as well")
     output = Path(os.path.abspath(output))
     if render_settings is None:
-        render_settings = settings.get_settings(preset)
+        render_settings = presets.get_settings(preset)
     renderer = WordRenderer(render_settings, seed=seed, split=split)
     shards = min(count, shards or -(-count // _SHARD_WORDS))
     request = {

@@ -1,48 +1,13 @@
-"""Every option of the word generator, with the values of its presets."""
+"""Every option of the word generator, with the values of the preset `full`."""
 
 from types import SimpleNamespace
 from typing import Any
 
 from ml_collections import ConfigDict
 
-PRESETS = ("full", "easy", "randtext")
 
-# Upright sans and slab families that a small network learns first.
-EASY_FAMILIES = (
-    "Archivo Black",
-    "Arvo",
-    "Barlow",
-    "Cabin",
-    "Fira Sans",
-    "Inter",
-    "Jost",
-    "Lato",
-    "Montserrat",
-    "Nunito",
-    "Open Sans",
-    "Poppins",
-    "Roboto",
-    "Roboto Slab",
-    "Rubik",
-    "Sanchez",
-    "Work Sans",
-    "Zilla Slab",
-)
-
-
-def get_settings(preset: str = "full") -> ConfigDict:
-    """Returns the settings of a preset, locked: a misspelt key fails.
-
-    `full` is calibrated on real crops, `easy` is for minutes of training on a CPU,
-    `randtext` shows strings without context in the look of `full`.
-
-    Raises:
-      ValueError: there is no such preset.
-    """
-    if preset not in PRESETS:
-        raise ValueError(
-            f"preset: expected one of {', '.join(PRESETS)}, got {preset!r}"
-        )
+def full() -> ConfigDict:
+    """Returns the settings that are calibrated on real crops; not locked."""
     settings: Any = ConfigDict()
     settings.attempts = 8  # pictures tried for a word before a plain one is drawn
     settings.words = _words()
@@ -56,11 +21,6 @@ def get_settings(preset: str = "full") -> ConfigDict:
     settings.fill = _fill()
     settings.visibility = _visibility()
     settings.degrade = _degrade()
-    if preset == "easy":
-        _make_easy(settings)
-    elif preset == "randtext":
-        _make_randtext(settings)
-    settings.lock()
     return settings
 
 
@@ -266,44 +226,3 @@ def _degrade() -> ConfigDict:
     degrade.jpeg_small = 55  # least quality of pictures up to 20 pixels high
     degrade.kept_jpeg = 92  # quality of `render_jpeg` where the picture had none
     return degrade
-
-
-def _make_easy(settings: Any) -> None:
-    """Keeps short lower-case words in few plain fonts on flat colours."""
-    settings.words.most_frequent = 20_000
-    settings.words.lengths = (3, 5)
-    settings.words.shares = ConfigDict({"word": 1.0})
-    settings.words.case_shares = ConfigDict({"lower": 1.0})
-    settings.words.by_frequency = 0.0
-    settings.fonts.families = EASY_FAMILIES
-    settings.fonts.max_files = 16
-    settings.glyphs.spaced_share = 0.0
-    settings.glyphs.bold_share = settings.glyphs.thin_share = 0.0
-    settings.style.share = 0.0
-    geometry = settings.geometry
-    geometry.log_height = (3.3, 0.2)
-    geometry.flat_share = 0.0
-    geometry.rotation = 2.0
-    geometry.steep_share = geometry.projective_share = geometry.curve_share = 0.0
-    geometry.wave_share = geometry.elastic_share = 0.0
-    geometry.side_share = 0.0
-    geometry.shear = 0.15
-    settings.box.tight_share = 1.0
-    settings.colour.shares = ConfigDict({"free": 1.0})
-    settings.colour.low_share = 0.0
-    settings.colour.contrast = (70.0, 170.0)
-    background = settings.background
-    background.shares = ConfigDict({"solid": 1.0})
-    background.edge_share = background.rule_share = background.neighbour_share = 0.0
-    fill = settings.fill
-    fill.textured_share = fill.gradient_share = fill.worn_share = fill.faint_share = 0.0
-    degrade = settings.degrade
-    degrade.light_share = degrade.glare_share = degrade.tone_share = 0.0
-    degrade.occluder_share = degrade.grey_share = degrade.jpeg_share = 0.0
-    degrade.noise = 4.0
-    degrade.blur_shares = ConfigDict({"none": 0.7, "gauss": 0.3})
-    degrade.blur = 0.015
-
-
-def _make_randtext(settings: Any) -> None:
-    settings.words.shares = ConfigDict({"random": 1.0})

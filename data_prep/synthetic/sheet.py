@@ -18,6 +18,7 @@ from data_prep.synthetic import (
     degrade,
     geometry,
     glyphs,
+    presets,
     render,
     settings,
     textures,
@@ -226,11 +227,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Writes the sheets and prints their paths."""
     parser = argparse.ArgumentParser(description="Draws contact sheets.")
     parser.add_argument("--output", required=True, help="folder for the PNGs")
-    parser.add_argument("--preset", default="full", choices=settings.PRESETS)
+    parser.add_argument("--preset", default="full", choices=presets.PRESETS)
     parser.add_argument("--seed", type=int, default=0, help="of the generator")
     parser.add_argument("--count", type=int, default=128, help="pictures on a sheet")
     flags = parser.parse_args(arguments)
-    chosen = settings.get_settings(flags.preset)
+    chosen = presets.get_settings(flags.preset)
     for path in write_sheets(
         Path(flags.output), chosen, seed=flags.seed, count=flags.count
     ):

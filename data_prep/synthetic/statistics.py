@@ -14,7 +14,7 @@ import cv2
 import matplotlib
 import numpy as np
 
-from data_prep.synthetic import settings, words
+from data_prep.synthetic import presets, words
 from data_prep.synthetic.render import WordRenderer
 
 _PERCENTILES = (5, 50, 95)
@@ -169,11 +169,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--real", required=True, help="list of real crops")
     parser.add_argument("--output", default="statistics.png", help="plot to write")
     parser.add_argument("--count", type=int, default=2000, help="pictures of each")
-    parser.add_argument("--preset", default="full", choices=settings.PRESETS)
+    parser.add_argument("--preset", default="full", choices=presets.PRESETS)
     parser.add_argument("--seed", type=int, default=0, help="of the generator")
     flags = parser.parse_args(arguments)
     renderer = WordRenderer(
-        settings.get_settings(flags.preset), seed=flags.seed, split="any"
+        presets.get_settings(flags.preset), seed=flags.seed, split="any"
     )
     rendered = (renderer.render(index) for index in range(flags.count))
     measured = {

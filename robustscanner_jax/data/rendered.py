@@ -64,7 +64,7 @@ class RenderedSpec:
 
     def open(self) -> Any:
         """Returns the source that renders each image when it is asked for."""
-        from data_prep.synthetic.settings import get_settings
+        from data_prep.synthetic.presets import get_settings
         from data_prep.synthetic.source import RenderedWords
 
         return RenderedWords(

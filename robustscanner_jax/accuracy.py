@@ -64,16 +64,27 @@ def _percent(share: float) -> str:
     return f"{100 * share:.2f}"
 
 
+def row_name(score: SetScore) -> str:
+    """Returns what a set is called in a table: its split, and what is special of it."""
+    split = split_name(score.name, score.size)
+    return f"{split} (contextless)" if score.contextless else split
+
+
 def _rows(scores: Sequence[SetScore], protocol: str) -> list[list[str]]:
     """Returns the table's cells, the header first."""
     published = _published_columns(scores, protocol)
-    header = ["set", "words", "skipped", "accuracy %", "95 % interval", "1-NED %"]
-    header += ["confidence %", "ECE %"] + [f"{row.name}*" for row in published]
+    turned = any(score.turned is not None for score in scores)
+    header = ["set", "words", "skipped", "accuracy %", "95 % interval"]
+    header += ["turned", "turned won"] if turned else []
+    header += ["1-NED %", "confidence %", "ECE %"]
+    header += [f"{row.name}*" for row in published]
     rows = [header]
     for score in scores:
         split = split_name(score.name, score.size)
-        row = [split, str(score.words), str(score.skipped), _percent(score.accuracy)]
+        row = [row_name(score), str(score.words), str(score.skipped)]
+        row += [_percent(score.accuracy)]
         row += [f"{_percent(score.low)}-{_percent(score.high)}"]
+        row += [str(score.turned), str(score.turned_won)] if turned else []
         row += [_percent(x) for x in (score.one_ned, score.mean_confidence, score.ece)]
         for paper in published:
             value = paper.by_split.get(split)
@@ -105,13 +116,25 @@ def _notes(
         notes.append("skipped: labels of which the protocol leaves nothing to compare")
         if rule.max_label_length is not None:
             notes[-1] += f", or longer than {rule.max_label_length}"
+    if any(score.turned is not None for score in scores):
+        notes.append(
+            "turned: tall crops that were also read at 90 and 270 degrees; won: of "
+            "these, where a turned reading counts, having the highest mean confidence "
+            "of its characters"
+        )
     published = _published_columns(scores, protocol)
     if published:
         notes.append(
             "columns with a *: published accuracy in percent, not measured here"
         )
     notes += [f"{row.name}*: {row.note}" for row in published]
-    return notes + [f"{key}: {value}" for key, value in extra.items()]
+    notes += [_fact(key, value) for key, value in extra.items() if value is not None]
+    return notes
+
+
+def _fact(key: str, value: Any) -> str:
+    shown = f"{value:.4g}" if isinstance(value, float) else str(value)
+    return f"{key.replace('_', ' ')}: {shown}"
 
 
 def render_terminal(
@@ -122,7 +145,7 @@ def render_terminal(
     Args:
       scores: one per set, in the order of the rows; at least one.
       protocol: a key of `metrics.PROTOCOLS`.
-      extra: further facts for the notes, such as the device or a rotation option.
+      extra: further facts for the notes, such as how many images a second were read.
     """
     rows = _rows(scores, protocol)
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]

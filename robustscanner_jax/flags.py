@@ -43,6 +43,12 @@ BENCHMARK = flags.DEFINE_multi_string(
 PROTOCOL = flags.DEFINE_enum(
     "protocol", "36", list(PROTOCOLS), "evaluate: how texts are compared."
 )
+ROTATE_TALL = flags.DEFINE_float(
+    "rotate_tall",
+    None,
+    "evaluate, predict: also read crops over so many times as tall as wide at 90 and "
+    "270 degrees, and take the surest reading; 1 is MMOCR's rule. Off by default.",
+)
 OUTPUT = flags.DEFINE_string(
     "output",
     None,

@@ -175,6 +175,10 @@ class SetScore:
       one_ned: mean of 1 - N.E.D. (ICDAR 2019).
       mean_confidence: mean of the words' confidences.
       ece: expected calibration error, 15 bins.
+      contextless: whether the texts are strings in which no letter helps with the next.
+      turned: crops that were read at 90 and 270 degrees as well; None where that was
+        not asked for.
+      turned_won: of these, the crops for which a turned reading counts.
     """
 
     name: str
@@ -186,6 +190,9 @@ class SetScore:
     one_ned: float
     mean_confidence: float
     ece: float
+    contextless: bool = False
+    turned: int | None = None
+    turned_won: int | None = None
 
     @property
     def size(self) -> int:

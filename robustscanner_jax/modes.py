@@ -72,7 +72,13 @@ def _evaluate(paths: list[str]) -> int:
     named = [evaluate.parse_benchmark(text) for text in flags.BENCHMARK.value]
     benchmarks = [(name, open_named(source)) for name, source in named]
     output = Path(flags.OUTPUT.value) if flags.OUTPUT.value else None
-    evaluate.run(_reader(), benchmarks, protocol=flags.PROTOCOL.value, output=output)
+    evaluate.run(
+        _reader(),
+        benchmarks,
+        protocol=flags.PROTOCOL.value,
+        output=output,
+        rotate_tall=flags.ROTATE_TALL.value,
+    )
     return 0
 
 
@@ -82,7 +88,10 @@ def _predict(paths: list[str]) -> int:
     if flags.MODEL.value and flags.OUTPUT.value:
         raise app.UsageError("an export has no attention maps: --output needs weights")
     pictures = Path(flags.OUTPUT.value) if flags.OUTPUT.value else None
-    return int(predict.run(_reader(), paths, pictures=pictures) > 0)
+    failed = predict.run(
+        _reader(), paths, pictures=pictures, rotate_tall=flags.ROTATE_TALL.value
+    )
+    return int(failed > 0)
 
 
 def _characters() -> str | None:

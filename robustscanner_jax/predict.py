@@ -6,10 +6,10 @@ from pathlib import Path
 
 import numpy as np
 
-from robustscanner_jax.preprocessing import resize_and_pad
 from robustscanner_jax.reading import Reader, to_bgr
 from robustscanner_jax.recognizer import Recognizer
 from robustscanner_jax.report import draw_attention
+from robustscanner_jax.rotation import Row, check_ratio, crop_rows
 
 IMAGE_SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
 
@@ -27,7 +27,11 @@ def find_images(paths: Iterable[str]) -> Iterator[Path]:
 
 
 def run(
-    recognizer: Reader, paths: Sequence[str], *, pictures: Path | None = None
+    recognizer: Reader,
+    paths: Sequence[str],
+    *,
+    pictures: Path | None = None,
+    rotate_tall: float | None = None,
 ) -> int:
     """Prints `path TAB text TAB confidence` for every image, in the order given.
 
@@ -38,22 +42,25 @@ def run(
       paths: of images and folders.
       pictures: folder for a picture an image of where both branches looked; needs a
         `Recognizer`. None draws nothing.
+      rotate_tall: see `rotation.turned_rows`.
 
     Returns how many could not be read.
     """
+    check_ratio(rotate_tall)
     failed = 0
-    rows: list[tuple[Path, tuple[np.ndarray, int]]] = []
+    crops: list[tuple[Path, list[Row]]] = []
 
     def flush() -> None:
-        if rows:
-            readings = recognizer.read_rows([row for _, row in rows])
-            for (path, _), reading in zip(rows, readings, strict=True):
-                print(f"{path}\t{reading.text}\t{reading.confidence:.4f}", flush=True)
-            rows.clear()
+        found = recognizer.read_crops([rows for _, rows in crops])
+        for (path, rows), (reading, won) in zip(crops, found, strict=True):
+            print(f"{path}\t{reading.text}\t{reading.confidence:.4f}", flush=True)
+            if pictures is not None and isinstance(recognizer, Recognizer):
+                draw_reading(recognizer, rows[won], pictures / f"{path.stem}.png")
+        crops.clear()
 
     for path in find_images(paths):
         try:
-            row = resize_and_pad(to_bgr(path), recognizer.preprocessing)
+            rows = crop_rows(to_bgr(path), recognizer.preprocessing, rotate_tall)
         except (ValueError, OSError) as error:
             reason = error.strerror if isinstance(error, OSError) else error
             if path.is_dir():
@@ -61,18 +68,14 @@ def run(
             print(f"{path}: {reason}", file=sys.stderr)
             failed += 1
             continue
-        rows.append((path, row))
-        if pictures is not None and isinstance(recognizer, Recognizer):
-            draw_reading(recognizer, row, pictures / f"{path.stem}.png")
-        if len(rows) == recognizer.batch_size:
+        crops.append((path, rows))
+        if len(crops) == recognizer.batch_size:
             flush()
     flush()
     return failed
 
 
-def draw_reading(
-    recognizer: Recognizer, row: tuple[np.ndarray, int], path: Path
-) -> None:
+def draw_reading(recognizer: Recognizer, row: Row, path: Path) -> None:
     """Writes a picture of how one row of `resize_and_pad` was read."""
     reading, explanation = recognizer.explain(row)
     bgr = recognizer.preprocessing.channel_order == "BGR"

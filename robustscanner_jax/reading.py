@@ -12,9 +12,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image, ImageOps
 
+from robustscanner_jax import rotation
 from robustscanner_jax.charset import Charset
 from robustscanner_jax.data.images import decode_image
-from robustscanner_jax.preprocessing import Preprocessing, resize_and_pad
+from robustscanner_jax.preprocessing import Preprocessing
+from robustscanner_jax.rotation import Row, crop_rows
 
 # A path, a PIL image, or an array: [h, w, 3] RGB or [h, w] grey, uint8.
 ImageLike = str | Path | Image.Image | np.ndarray
@@ -84,27 +86,49 @@ class Reader(abc.ABC):
             for row, p in zip(ids, probabilities, strict=True)
         ]
 
-    def read(self, images: Sequence[ImageLike]) -> list[Reading]:
+    def read(
+        self, images: Sequence[ImageLike], *, rotate_tall: float | None = None
+    ) -> list[Reading]:
         """Returns one reading an image, in order.
 
         Args:
           images: word crops: paths, PIL images, or uint8 arrays `[h, w, 3]` RGB or
             `[h, w]` grey.
+          rotate_tall: crops over so many times as tall as wide are read at 90 and 270
+            degrees as well, and the surest reading counts (see `rotation`); None: none.
 
         Raises:
           ValueError: one of them cannot be read; the message names it.
         """
+        rotation.check_ratio(rotate_tall)
         readings: list[Reading] = []
         for start in range(0, len(images), self.batch_size):
             chunk = images[start : start + self.batch_size]
-            rows = [
-                self._prepare(image, f"image {start + i}")
+            crops = [
+                self._prepare(image, f"image {start + i}", rotate_tall)
                 for i, image in enumerate(chunk)
             ]
-            readings += self.read_rows(rows)
+            readings += [reading for reading, _ in self.read_crops(crops)]
         return readings
 
-    def read_rows(self, rows: Sequence[tuple[np.ndarray, int]]) -> list[Reading]:
+    def read_crops(self, crops: Sequence[Sequence[Row]]) -> list[tuple[Reading, int]]:
+        """Reads crops of one or several rows each, as `crop_rows` gives them.
+
+        Returns for each the reading that counts, and which of its rows that is.
+        """
+        rows = [row for crop in crops for row in crop]
+        readings: list[Reading] = []
+        for start in range(0, len(rows), self.batch_size):
+            readings += self.read_rows(rows[start : start + self.batch_size])
+        remaining = iter(readings)
+        found = []
+        for crop in crops:
+            of_crop = [next(remaining) for _ in crop]
+            won = rotation.best([r.character_confidences for r in of_crop])
+            found.append((of_crop[won], won))
+        return found
+
+    def read_rows(self, rows: Sequence[Row]) -> list[Reading]:
         """Reads what `resize_and_pad` returns; at most `batch_size` rows."""
         filler = [rows[0]] * (self.padded_size(len(rows)) - len(rows))
         pixels, widths = zip(*rows, *filler, strict=True)
@@ -120,11 +144,13 @@ class Reader(abc.ABC):
             size *= 2
         return min(size, self.batch_size)
 
-    def _prepare(self, image: ImageLike, name: str) -> tuple[np.ndarray, int]:
+    def _prepare(
+        self, image: ImageLike, name: str, rotate_tall: float | None
+    ) -> list[Row]:
         if isinstance(image, str | Path):
             name = str(image)
         try:
-            return resize_and_pad(to_bgr(image), self.preprocessing)
+            return crop_rows(to_bgr(image), self.preprocessing, rotate_tall)
         except (ValueError, OSError) as error:
             reason = error.strerror if isinstance(error, OSError) else error
             raise ValueError(f"{name}: {reason}") from error

@@ -1,5 +1,6 @@
 """The accuracy table, its published columns and the files it is kept in."""
 
+import dataclasses
 import json
 
 import pytest
@@ -15,7 +16,12 @@ from robustscanner_jax.accuracy import (
     write_accuracy,
 )
 from robustscanner_jax.metrics import score_set
-from robustscanner_jax.published import PUBLISHED, SIX_SETS, split_name
+from robustscanner_jax.published import (
+    PUBLISHED,
+    SIX_SETS,
+    is_contextless,
+    split_name,
+)
 
 SIZES = {"IIIT5K": 3000, "SVT": 647, "IC13": 1015, "IC15": 2077, "SVTP": 645}
 SIZES["CUTE80"] = 288
@@ -78,12 +84,13 @@ def test_skipped_words_belong_to_the_size_that_names_the_split():
 
 def test_the_six_sets_stand_beside_every_published_row():
     lines = render_terminal(six_scores(), "36").splitlines()
-    names = ["paper*", "MMOCR 1.x*", "MMOCR 0.x*", "PaddleOCR*", "MindOCR*"]
-    assert cells(lines[0])[-5:] == names
+    names = ["paper*", "MMOCR 1.x*", "MMOCR 1.x TTA*", "MMOCR 0.x*"]
+    names += ["PaddleOCR*", "MindOCR*"]
+    assert cells(lines[0])[-6:] == names
     svt = ["SVT", "647", "0", "98.45", "97.18-99.16", "98.45", "50.00", "48.45"]
-    assert cells(lines[3]) == [*svt, "88.10", "90.11", "89.20", "92.12"]
+    assert cells(lines[3]) == [*svt, "88.10", "90.11", "90.11", "89.20", "92.12"]
     means = [cells(line) for line in lines if line.startswith("mean")]
-    published = ["87.52", "87.08", "87.63", "87.77", "87.87"]
+    published = ["87.52", "87.08", "87.51", "87.63", "87.77", "87.87"]
     assert means == [
         ["mean over the six sets", "7672", "0", "98.61", *published],
         ["mean over words", "7672", "0", "99.22"],
@@ -115,6 +122,53 @@ def test_a_published_number_stands_beside_its_own_split_only():
 def test_sets_of_other_names_get_no_published_column():
     table = render_terminal([score("dev", 647)], "36")
     assert "*" not in table
+
+
+def test_a_table_says_at_once_that_tall_crops_were_turned():
+    plain = score("dev", 20)
+    turned = [
+        dataclasses.replace(plain, turned=7, turned_won=3),
+        dataclasses.replace(plain, name="other", turned=0, turned_won=0),
+    ]
+    extra = {"rotate_tall": 1.0}
+    table = render_terminal(turned, "36", extra).splitlines()
+    assert cells(table[0])[5:7] == ["turned", "turned won"]
+    assert [cells(line)[5:7] for line in table[2:4]] == [["7", "3"], ["0", "0"]]
+    assert "turned: tall crops that were also read at 90 and 270 degrees" in str(table)
+    assert table[-1] == "rotate tall: 1"
+    markdown = render_markdown(turned, "36", extra)
+    assert "| turned | turned won |" in markdown and "- rotate tall: 1" in markdown
+    sets = to_json(turned, "36", extra)["sets"]
+    assert [(s["turned"], s["turned_won"]) for s in sets] == [(7, 3), (0, 0)]
+    assert to_json([plain], "36")["sets"][0]["turned"] is None
+    assert "turned" not in render_terminal([plain], "36", {"rotate_tall": None})
+
+
+def test_a_contextless_set_is_marked_in_every_table():
+    scores = [dataclasses.replace(score("RandText", 20), contextless=True)]
+    scores.append(score("dev", 20))
+    assert cells(render_terminal(scores, "36").splitlines()[2])[0] == (
+        "RandText (contextless)"
+    )
+    assert "| RandText (contextless) | 20 |" in render_markdown(scores, "36")
+    sets = to_json(scores, "36")["sets"]
+    assert [s["contextless"] for s in sets] == [True, False]
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("RandText", True),
+        ("rand_text", True),
+        ("rendered/randtext-train-0-1000/0", True),
+        ("Union14M-Contextless", True),
+        ("text", False),
+        ("random", False),
+        ("IIIT5K", False),
+    ],
+)
+def test_contextless_sets_are_known_by_name(name, expected):
+    assert is_contextless(name) == expected
 
 
 def test_a_set_given_twice_makes_no_mean_of_six():
@@ -150,7 +204,7 @@ def test_the_json_holds_every_number_unrounded():
     assert table["sets"][2]["size"] == 1015
     assert table["mean_of_six"] == table["mean_over_sets"]
     assert table["mean_over_words"] == (7672 - 60) / 7672
-    assert [row["name"] for row in table["published_percent"]][3] == "PaddleOCR"
+    assert [row["name"] for row in table["published_percent"]][4] == "PaddleOCR"
     assert table["extra"] == {"rotation": True}
     assert to_json(scores[:3], "36")["mean_of_six"] is None
 

@@ -129,3 +129,72 @@ def test_without_an_output_nothing_is_written(source, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     evaluate.run(reader(), [("good", source)], protocol="36")
     assert not list(tmp_path.iterdir())
+
+
+def test_the_speed_leaves_out_the_batch_that_compiles(source, tmp_path, capsys):
+    output = tmp_path / "out"
+    benchmarks = [("first", source), ("second", source)]
+    results = evaluate.run(reader(), benchmarks, protocol="exact", output=output)
+    assert [r.timed_images for r in results] == [11 - reader().batch_size, 11]
+    speed = 14 / sum(r.seconds for r in results)
+    assert evaluate.images_per_second(results) == pytest.approx(speed)
+    assert f"images per second: {speed:.4g}" in capsys.readouterr().out
+    table = json.loads((output / "accuracy.json").read_text())
+    assert table["extra"]["images_per_second"] == pytest.approx(speed)
+
+
+def test_a_single_batch_has_no_speed(capsys):
+    results = evaluate.run(reader(), [("few", noise_source(8))], protocol="exact")
+    assert evaluate.images_per_second(results) is None
+    assert "images per second" not in capsys.readouterr().out
+
+
+def test_rotation_is_counted_and_changes_nothing_where_no_crop_is_tall(source):
+    plain = read(source)
+    turning = evaluate.read_benchmark(
+        reader(), "set", source, protocol="exact", rotate_tall=1.0
+    )
+    assert turning.predictions == plain.predictions
+    assert (turning.score.turned, turning.score.turned_won) == (0, 0)
+    assert plain.score.turned is plain.score.turned_won is None
+
+
+def test_tall_crops_are_counted_where_they_are_turned_and_where_that_won():
+    tall = [noise_image(seed, height=48, width=24) for seed in range(12)]
+    elements = [
+        {"id": str(i), "image": encode(image), "text": "a"}
+        for i, image in enumerate(tall)
+    ]
+    elements.append({"id": "wide", "image": encode(noise_image(0)), "text": "a"})
+    elements.append({"id": "torn", "image": b"", "text": "a"})
+    result = evaluate.read_benchmark(
+        reader(), "set", ListSource(elements), protocol="exact", rotate_tall=1.0
+    )
+    readings = reader().read([image[..., ::-1] for image in tall], rotate_tall=1.0)
+    assert [p.prediction for p in result.predictions[:12]] == [r.text for r in readings]
+    upright = reader().read([image[..., ::-1] for image in tall])
+    differ = sum(a != b for a, b in zip(readings, upright, strict=True))
+    assert (result.score.turned, result.score.turned_won) == (12, differ)
+    assert result.sizes == [(48, 24)] * 12 + [(24, 40), None]
+
+
+def test_mistakes_are_the_surest_ones_first_without_what_is_damaged(source):
+    labels = ["?" + source[i]["text"] for i in range(11)]
+    labels[3] = source[3]["text"]
+    result = read(with_damage(noise_source(labels=labels)))
+    wrong = [p for p in result.predictions if p.prediction != p.label]
+    expected = sorted((p.confidence for p in wrong if p.confidence > 0), reverse=True)
+    assert [m.reading.confidence for m in result.mistakes] == expected
+    assert len(expected) == 11 - 1 - 3
+    assert all(m.reading.text != m.label for m in result.mistakes)
+
+
+def test_a_label_that_the_protocol_skips_is_no_mistake(source):
+    labels = [source[i]["text"] for i in range(11)]
+    labels[4] = "!?"
+    assert read(noise_source(labels=labels), "36").mistakes == []
+
+
+def test_a_rendered_contextless_source_is_marked_whatever_it_is_called(source):
+    source = noise_source(name="rendered/randtext-train-0-11/0")
+    assert read(source).score.contextless

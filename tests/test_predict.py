@@ -78,3 +78,15 @@ def test_pictures_of_the_attention_are_drawn_where_they_are_asked_for(
     (picture,) = (tmp_path / "pictures").iterdir()
     assert picture.name == "0.png" and cv2.imread(str(picture)).std() > 1
     assert len(lines_of(capsys)[0]) == 1
+
+
+def test_tall_images_are_read_turned_where_that_is_asked_for(tmp_path, capsys):
+    for i in range(10):
+        cv2.imwrite(str(tmp_path / f"{i}.png"), noise_image(i, height=48, width=24))
+    paths = [str(path) for path in sorted(tmp_path.iterdir())]
+    assert predict.run(reader(), [str(tmp_path)], rotate_tall=1.0) == 0
+    lines, _ = lines_of(capsys)
+    assert [line[0] for line in lines] == paths
+    turning = [r.text for r in reader().read(paths, rotate_tall=1.0)]
+    assert [line[1] for line in lines] == turning
+    assert turning != [r.text for r in reader().read(paths)]

@@ -1,0 +1,125 @@
+"""A source is read whole, in batches of one shape, while the next one is prepared."""
+
+import threading
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from training import RULE, ListSource, encode, noise_image, reader
+
+from robustscanner_jax.charset import Charset
+from robustscanner_jax.reading import DecodedRows, Reader
+from robustscanner_jax.word_stream import LOST_LABEL, UNREADABLE, read_words
+
+TALL, WIDE = (48, 24), (24, 40)
+
+
+class Spy(Reader):
+    """Reads the width of each row as one character, and keeps the shapes it saw."""
+
+    charset = Charset.of("".join(map(chr, range(0x4E00, 0x4E00 + 64))))
+    preprocessing = RULE
+
+    def __init__(self, batch_size=4):
+        self.batch_size = batch_size
+        self.shapes = []
+
+    def decode(self, image, width):
+        self.shapes.append((image.shape, width.shape, image.dtype, width.dtype))
+        ids = np.full((len(width), 3), self.charset.end_id)
+        ids[:, 0] = width
+        return DecodedRows(ids, np.full(ids.shape, 0.5, np.float32))
+
+
+def source_of(shapes):
+    return ListSource(
+        {"id": f"n/{i}", "image": encode(noise_image(i, *shape)), "text": f"t{i}"}
+        for i, shape in enumerate(shapes)
+    )
+
+
+@settings(max_examples=30)
+@given(st.lists(st.sampled_from([TALL, WIDE]), min_size=1, max_size=14))
+def test_every_batch_has_one_shape_and_every_word_comes_once(shapes):
+    spy = Spy()
+    words = list(read_words(spy, source_of(shapes), rotate_tall=1.0))
+    assert sorted(word.number for word in words) == list(range(len(shapes)))
+    assert len(set(spy.shapes)) == 1
+    rows = len(shapes) + 2 * shapes.count(TALL)
+    # At most the last upright and the last turned batch are not full.
+    assert len(spy.shapes) <= rows // 4 + 2
+    for word in words:
+        assert word.id == f"n/{word.number}" and word.label == f"t{word.number}"
+        assert word.size == shapes[word.number]
+        assert word.turned == (shapes[word.number] == TALL)
+
+
+@settings(max_examples=10)
+@given(st.lists(st.booleans(), min_size=1, max_size=12), st.sampled_from([None, 1.0]))
+def test_a_stream_reads_what_reading_the_images_gives(tall, rotate_tall):
+    shapes = [TALL if t else WIDE for t in tall]
+    words = read_words(reader(), source_of(shapes), rotate_tall=rotate_tall)
+    images = [noise_image(i, *shape)[..., ::-1] for i, shape in enumerate(shapes)]
+    expected = reader().read(images, rotate_tall=rotate_tall)
+    for word in words:
+        assert word.reading.text == expected[word.number].text
+        assert word.reading.confidence == pytest.approx(
+            expected[word.number].confidence, abs=1e-5
+        )
+
+
+def test_without_rotation_the_words_come_in_order_and_tall_ones_as_they_are():
+    spy = Spy()
+    words = list(read_words(spy, source_of([TALL, WIDE] * 5)))
+    assert [word.number for word in words] == list(range(10))
+    assert len(spy.shapes) == 3
+    assert not any(word.turned or word.angle for word in words)
+
+
+def test_the_row_of_a_word_is_the_crop_turned_by_the_angle_that_won():
+    angles = set()
+    for word in read_words(reader(), source_of([TALL] * 12), rotate_tall=1.0):
+        image = np.rot90(noise_image(word.number, *TALL), word.angle // 90)
+        pixels, width = word.row
+        scaled = cv2.resize(np.ascontiguousarray(image), (width, RULE.height))
+        np.testing.assert_array_equal(pixels[:, :width], scaled)
+        angles.add(word.angle)
+    assert angles == {0, 90, 270}
+
+
+def test_damaged_records_keep_their_place_and_are_read_as_nothing():
+    elements = [source_of([TALL, WIDE] * 3)[i] for i in range(6)]
+    elements[0] |= {"image": b""}
+    elements[3] = ValueError("torn")
+    elements[4] = {"id": "lost", "error": "gone", "text": ""}
+    for rotate_tall in (None, 1.0):
+        source = ListSource(elements, "damaged")
+        words = list(read_words(Spy(), source, rotate_tall=rotate_tall))
+        words.sort(key=lambda word: word.number)
+        assert [bool(word.error) for word in words] == [1, 0, 0, 1, 1, 0]
+        for word in words:
+            assert (word.reading == UNREADABLE) == (word.error is not None)
+            assert (word.size is None) == (word.error is not None)
+        assert "zero bytes" in words[0].error and "torn" in words[3].error
+        assert [words[i].label for i in (0, 3, 4)] == ["t0", LOST_LABEL, LOST_LABEL]
+
+
+def test_the_next_batch_is_decoded_while_the_device_reads_this_one():
+    asked = [threading.Event() for _ in range(12)]
+
+    class Watched(ListSource):
+        def __getitem__(self, index):
+            asked[index].set()
+            return super().__getitem__(index)
+
+    class Slow(Spy):
+        def decode(self, image, width):
+            if not self.shapes:  # the first batch is read until the second is there
+                assert all(asked[i].wait(timeout=20) for i in range(4, 8))
+            return super().decode(image, width)
+
+    elements = source_of([WIDE] * 12)
+    source = Watched((elements[i] for i in range(12)), "watched")
+    assert len(list(read_words(Slow(), source))) == 12

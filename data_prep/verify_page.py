@@ -1,8 +1,7 @@
 """The data doctor's page: one HTML file that needs nothing beside it."""
 
-import base64
 import html
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import cv2
@@ -11,31 +10,21 @@ import numpy as np
 from data_prep.examine import Examination
 from robustscanner_jax.data.images import decode_image
 from robustscanner_jax.data.sources import Source
+from robustscanner_jax.html_page import bars, inline_image, page
 
 _HEIGHT, _WIDEST = 48, 240  # pixels, of a thumbnail
 _SAMPLES = 72
 _EXTREMES = 12
 _STYLE = """
-body { font: 15px/1.45 system-ui, sans-serif; margin: 2em auto; max-width: 1180px;
-  padding: 0 1em; color: #1f2328; }
-h1 { font-size: 1.5em; } h2 { margin-top: 2em; border-top: 1px solid #d0d7de;
-  padding-top: .7em; } h3 { font-size: 1em; margin: 1.4em 0 .4em; }
-.problem { background: #ffebe9; border-left: 4px solid #cf222e; padding: .4em .8em; }
-.fine { background: #dafbe1; border-left: 4px solid #1a7f37; padding: .4em .8em; }
-table { border-collapse: collapse; } td, th { padding: .15em .8em .15em 0;
-  text-align: left; vertical-align: top; } td.n { text-align: right; }
-.bars { display: grid; grid-template-columns: max-content max-content 1fr;
-  gap: 1px .7em; font-size: 13px; max-width: 560px; }
-.bars .n { text-align: right; color: #57606a; } .bars i { background: #0969da;
-  display: block; height: 1em; border-radius: 2px; }
-.columns { display: flex; flex-wrap: wrap; gap: 2em; }
-.columns > div { flex: 1 1 320px; }
-.sheet { display: flex; flex-wrap: wrap; gap: 10px; }
-figure { margin: 0; border: 1px solid #d0d7de; border-radius: 4px; padding: 5px;
-  background: #f6f8fa; max-width: 254px; }
+.problem { background: var(--bad-back); border-left: 4px solid var(--bad);
+  padding: .4em .8em; }
+.fine { background: var(--good-back); border-left: 4px solid var(--good);
+  padding: .4em .8em; }
+figure { margin: 0; border: 1px solid var(--line); border-radius: 4px; padding: 5px;
+  background: var(--panel); max-width: 254px; }
 figure img { display: block; height: 48px; max-width: 240px; }
 figcaption { font-size: 12px; overflow-wrap: anywhere; }
-figcaption b { font-size: 14px; white-space: pre-wrap; } small { color: #57606a; }
+figcaption b { font-size: 14px; white-space: pre-wrap; }
 """
 
 
@@ -52,11 +41,7 @@ def build_page(
         _dataset(found, *looked_at, benchmarks) if looked_at else _unopened(found)
         for found, looked_at in zip(findings, examined, strict=True)
     ]
-    return (
-        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
-        f"<title>Data doctor</title><style>{_STYLE}</style></head><body>"
-        f"<h1>Data doctor</h1>{''.join(parts)}</body></html>\n"
-    )
+    return page("Data doctor", f"<h1>Data doctor</h1>{''.join(parts)}", style=_STYLE)
 
 
 def _unopened(found: dict[str, Any]) -> str:
@@ -106,7 +91,7 @@ def _dataset(
         (f"Characters, {len(top)} different", top[:40]),
         ("Outside the charset", list(found["characters_outside_charset"].items())[:40]),
     ):
-        parts.append(f"<div><h3>{title}</h3>{_bars(counts)}</div>")
+        parts.append(f"<div><h3>{title}</h3>{bars(counts)}</div>")
     parts.append("</div>")
     parts += _sheets(source, seen)
     parts += _twins("Repeated within", twins["pairs"], source, source)
@@ -114,25 +99,6 @@ def _dataset(
         title = f"Also in {entry['benchmark']}"
         parts += _twins(title, entry["pairs"], source, benchmark)
     return "\n".join(parts)
-
-
-def _bars(counts: Iterable[tuple[str, int]]) -> str:
-    pairs = list(counts)
-    if not pairs:
-        return "<p>none</p>"
-    most = max(count for _, count in pairs) or 1
-    rows = [
-        f'<span>{_visible(name)}</span><span class="n">{count:,}</span>'
-        f'<span><i style="width:{100 * count / most:.2f}%"></i></span>'
-        for name, count in pairs
-    ]
-    return f'<div class="bars">{"".join(rows)}</div>'
-
-
-def _visible(name: str) -> str:
-    """Returns a character as a person can see it."""
-    shown = name if name.isprintable() and name.strip() else ascii(name)
-    return html.escape(shown)
 
 
 def _examples(dropped: dict[str, Any]) -> str:
@@ -192,9 +158,8 @@ def _figure(source: Source, number: int) -> str:
     height, width = image.shape[:2]
     size = (min(_WIDEST, max(1, round(width * _HEIGHT / height))), _HEIGHT)
     small = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
-    data = base64.b64encode(cv2.imencode(".jpg", small)[1].tobytes()).decode()
     return (
-        f'<figure><img alt="" src="data:image/jpeg;base64,{data}"><figcaption>'
+        f'<figure><img alt="" src="{inline_image(small)}"><figcaption>'
         f"<b>{html.escape(element['text'][:100])}</b><br>"
         f"<small>{html.escape(str(element['id']))} {width} x {height}</small>"
         "</figcaption></figure>"

@@ -107,34 +107,35 @@ def _rows(scores: Sequence[SetScore], protocol: str) -> list[list[str]]:
     return rows
 
 
-def _notes(
+def notes(
     scores: Sequence[SetScore], protocol: str, extra: Mapping[str, Any]
 ) -> list[str]:
+    """Returns the sentences below the table; arguments as `render_terminal`."""
     rule = get_protocol(protocol)
-    notes = [f"protocol {protocol}: {rule.description}"]
+    lines = [f"protocol {protocol}: {rule.description}"]
     if any(score.skipped for score in scores):
-        notes.append("skipped: labels of which the protocol leaves nothing to compare")
+        lines.append("skipped: labels of which the protocol leaves nothing to compare")
         if rule.max_label_length is not None:
-            notes[-1] += f", or longer than {rule.max_label_length}"
+            lines[-1] += f", or longer than {rule.max_label_length}"
     if any(score.turned is not None for score in scores):
-        notes.append(
-            "turned: tall crops that were also read at 90 and 270 degrees; won: of "
-            "these, where a turned reading counts, having the highest mean confidence "
-            "of its characters"
+        lines.append(
+            "turned: crops over rotate_tall times as tall as wide, also read at 90 and "
+            "270 degrees; won: of these, where a turned reading counts, having the "
+            "highest mean confidence of its characters"
         )
     published = _published_columns(scores, protocol)
     if published:
-        notes.append(
+        lines.append(
             "columns with a *: published accuracy in percent, not measured here"
         )
-    notes += [f"{row.name}*: {row.note}" for row in published]
-    notes += [_fact(key, value) for key, value in extra.items() if value is not None]
-    return notes
+    lines += [f"{row.name}*: {row.note}" for row in published]
+    lines += [_fact(key, value) for key, value in extra.items() if value is not None]
+    return lines
 
 
 def _fact(key: str, value: Any) -> str:
     shown = f"{value:.4g}" if isinstance(value, float) else str(value)
-    return f"{key.replace('_', ' ')}: {shown}"
+    return f"{key}: {shown}"
 
 
 def render_terminal(
@@ -158,7 +159,7 @@ def render_terminal(
     rule = "-" * (sum(widths) + 2 * (len(widths) - 1))
     body, means = rows[1 : 1 + len(scores)], rows[1 + len(scores) :]
     lines = [line(rows[0]), rule, *map(line, body), rule, *map(line, means)]
-    return "\n".join([*lines, *_notes(scores, protocol, extra or {})])
+    return "\n".join([*lines, *notes(scores, protocol, extra or {})])
 
 
 def render_markdown(
@@ -171,8 +172,8 @@ def render_markdown(
         return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
     align = line(["---", *["---:"] * (len(rows[0]) - 1)])
-    notes = [f"- {note}" for note in _notes(scores, protocol, extra or {})]
-    return "\n".join([line(rows[0]), align, *map(line, rows[1:]), "", *notes])
+    items = [f"- {note}" for note in notes(scores, protocol, extra or {})]
+    return "\n".join([line(rows[0]), align, *map(line, rows[1:]), "", *items])
 
 
 def to_json(
@@ -234,9 +235,9 @@ def write_accuracy(
     markdown = render_markdown(scores, protocol, extra)
     if predictions is not None:
         lines = _prediction_lines(predictions)
-        _write_atomically(folder / "predictions.tsv", lambda f: f.writelines(lines))
-    _write_atomically(folder / "accuracy.md", lambda f: f.write(markdown + "\n"))
-    _write_atomically(folder / "accuracy.json", lambda f: f.write(text + "\n"))
+        write_atomically(folder / "predictions.tsv", lambda f: f.writelines(lines))
+    write_atomically(folder / "accuracy.md", lambda f: f.write(markdown + "\n"))
+    write_atomically(folder / "accuracy.json", lambda f: f.write(text + "\n"))
 
 
 def _prediction_lines(predictions: Iterable[Prediction]) -> Iterable[str]:
@@ -253,7 +254,8 @@ def escape_field(text: str) -> str:
     return text.replace("\n", "\\n").replace("\r", "\\r")
 
 
-def _write_atomically(path: Path, write: Callable[[TextIO], Any]) -> None:
+def write_atomically(path: Path, write: Callable[[TextIO], Any]) -> None:
+    """Writes a text file that appears complete or not at all, as UTF-8."""
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:
         # newline="": Windows must not turn the line feeds into two characters.

@@ -10,8 +10,11 @@ from typing import Any
 from tqdm import tqdm
 
 from robustscanner_jax import accuracy
+from robustscanner_jax.error_page.breakdown import scored_words
+from robustscanner_jax.error_page.build import SetErrors, build_page
 from robustscanner_jax.metrics import (
     SetScore,
+    get_protocol,
     normalise_label,
     score_set,
     word_correct,
@@ -194,6 +197,7 @@ def run(
     *,
     protocol: str,
     output: Path | None = None,
+    errors: bool = False,
     rotate_tall: float | None = None,
 ) -> list[BenchmarkResult]:
     """Reads named sources and prints the accuracy table.
@@ -202,8 +206,9 @@ def run(
       reader: what reads.
       benchmarks: (name, source) pairs.
       protocol: a key of `metrics.PROTOCOLS`.
-      output: folder for accuracy.json, accuracy.md, predictions.tsv and a picture of
+      output: folder for accuracy.json, accuracy.md, predictions.tsv, and a picture of
         samples for each benchmark; None writes nothing.
+      errors: whether the folder gets errors.html as well, the page on what was misread.
       rotate_tall: see `rotation.turned_rows`.
     """
     results: list[BenchmarkResult] = []
@@ -237,4 +242,33 @@ def run(
         (output / "samples").mkdir(parents=True, exist_ok=True)
         for (name, _), result in zip(benchmarks, results, strict=True):
             draw_samples(result.samples, output / "samples" / f"{name}.png")
+        if errors:
+            facts = accuracy.notes(scores, protocol, extra)
+            _write_errors(output / "errors.html", reader, results, protocol, facts)
     return results
+
+
+def _write_errors(
+    path: Path,
+    reader: Reader,
+    results: Sequence[BenchmarkResult],
+    protocol: str,
+    facts: Sequence[str],
+) -> None:
+    sets = [
+        SetErrors(
+            result.score,
+            scored_words(result.predictions, result.sizes, protocol),
+            result.mistakes,
+            result.unreadable,
+        )
+        for result in results
+    ]
+    html = build_page(
+        sets,
+        facts=facts,
+        ignore_case=get_protocol(protocol).lower_case,
+        channel_order=reader.preprocessing.channel_order,
+        explain=getattr(reader, "explain", None),  # an export has no attention maps
+    )
+    accuracy.write_atomically(path, lambda file: file.write(html))

@@ -77,6 +77,7 @@ def _evaluate(paths: list[str]) -> int:
         benchmarks,
         protocol=flags.PROTOCOL.value,
         output=output,
+        errors=True,
         rotate_tall=flags.ROTATE_TALL.value,
     )
     return 0

@@ -81,4 +81,4 @@ def draw_reading(recognizer: Recognizer, row: Row, path: Path) -> None:
     bgr = recognizer.preprocessing.channel_order == "BGR"
     path.parent.mkdir(parents=True, exist_ok=True)
     image = row[0][..., ::-1] if bgr else row[0]
-    draw_attention(image, reading.text, *map(np.asarray, explanation), path=path)
+    draw_attention(image, reading.characters, *map(np.asarray, explanation), path=path)

@@ -5,6 +5,7 @@ No JAX in here: an exported network is read where JAX is not installed.
 
 import abc
 import dataclasses
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,7 +14,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from robustscanner_jax import rotation
-from robustscanner_jax.charset import Charset
+from robustscanner_jax.charset import UNKNOWN_TEXT, Charset
 from robustscanner_jax.data.images import decode_image
 from robustscanner_jax.preprocessing import Preprocessing
 from robustscanner_jax.rotation import Row, crop_rows
@@ -35,6 +36,12 @@ class Reading:
     text: str
     confidence: float
     character_confidences: tuple[float, ...]
+
+    @property
+    def characters(self) -> tuple[str, ...]:
+        """The text, a step an entry: `<UKN>` is one, where the network says unknown."""
+        unknown = re.escape(UNKNOWN_TEXT)
+        return tuple(re.findall(f"{unknown}|.", self.text, re.DOTALL))
 
 
 class DecodedRows(NamedTuple):

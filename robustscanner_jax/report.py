@@ -59,7 +59,7 @@ def draw_samples(samples: Sequence[Sample], path: Path, *, columns: int = 5) -> 
 
 def draw_attention(
     image: UInt8[np.ndarray, "h w 3"],
-    text: str,
+    characters: Sequence[str],
     hybrid_attention: Float[np.ndarray, "t h2 w2"],
     position_attention: Float[np.ndarray, "t h2 w2"],
     position_share: Float[np.ndarray, "t"],
@@ -69,7 +69,7 @@ def draw_attention(
 
     Args:
       image: the RGB row that the network saw, padding included.
-      text: what was read; one step a character, and perhaps one more for the end.
+      characters: what was read, a step each; there may be one more step for the end.
       hybrid_attention, position_attention: weights over the cells of the map.
       position_share: of the fused features, in [0, 1]; the rest is context.
       path: of the picture.
@@ -91,7 +91,7 @@ def draw_attention(
                 interpolation="bilinear",
             )
             axis.set(xticks=[], yticks=[])
-        character = text[step] if step < len(text) else "end"
+        character = characters[step] if step < len(characters) else "end"
         left.set_ylabel(
             _plain(character), rotation=0, fontsize=13, labelpad=16, va="center"
         )

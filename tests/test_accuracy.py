@@ -134,10 +134,12 @@ def test_a_table_says_at_once_that_tall_crops_were_turned():
     table = render_terminal(turned, "36", extra).splitlines()
     assert cells(table[0])[5:7] == ["turned", "turned won"]
     assert [cells(line)[5:7] for line in table[2:4]] == [["7", "3"], ["0", "0"]]
-    assert "turned: tall crops that were also read at 90 and 270 degrees" in str(table)
-    assert table[-1] == "rotate tall: 1"
+    assert "turned: crops over rotate_tall times as tall as wide, also read" in str(
+        table
+    )
+    assert table[-1] == "rotate_tall: 1"
     markdown = render_markdown(turned, "36", extra)
-    assert "| turned | turned won |" in markdown and "- rotate tall: 1" in markdown
+    assert "| turned | turned won |" in markdown and "- rotate_tall: 1" in markdown
     sets = to_json(turned, "36", extra)["sets"]
     assert [(s["turned"], s["turned_won"]) for s in sets] == [(7, 3), (0, 0)]
     assert to_json([plain], "36")["sets"][0]["turned"] is None

@@ -138,7 +138,7 @@ def test_the_speed_leaves_out_the_batch_that_compiles(source, tmp_path, capsys):
     assert [r.timed_images for r in results] == [11 - reader().batch_size, 11]
     speed = 14 / sum(r.seconds for r in results)
     assert evaluate.images_per_second(results) == pytest.approx(speed)
-    assert f"images per second: {speed:.4g}" in capsys.readouterr().out
+    assert f"images_per_second: {speed:.4g}" in capsys.readouterr().out
     table = json.loads((output / "accuracy.json").read_text())
     assert table["extra"]["images_per_second"] == pytest.approx(speed)
 
@@ -146,7 +146,7 @@ def test_the_speed_leaves_out_the_batch_that_compiles(source, tmp_path, capsys):
 def test_a_single_batch_has_no_speed(capsys):
     results = evaluate.run(reader(), [("few", noise_source(8))], protocol="exact")
     assert evaluate.images_per_second(results) is None
-    assert "images per second" not in capsys.readouterr().out
+    assert "images_per_second" not in capsys.readouterr().out
 
 
 def test_rotation_is_counted_and_changes_nothing_where_no_crop_is_tall(source):

@@ -120,6 +120,7 @@ def test_a_benchmark_is_evaluated_into_a_folder(call, weights, tmp_path, capsys)
     assert {p.name for p in output.iterdir()} == {
         "accuracy.json",
         "accuracy.md",
+        "errors.html",
         "predictions.tsv",
         "samples",
     }

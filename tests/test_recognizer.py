@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from training import noise_image, reader, reading_weights
 
-from robustscanner_jax.reading import to_bgr
+from robustscanner_jax.reading import Reading, to_bgr
 from robustscanner_jax.recognizer import Recognizer, compute_dtype
 from robustscanner_jax.weights import save_weights
 
@@ -46,6 +46,18 @@ def test_a_reading_has_a_confidence_for_each_character(readings):
         # The word's has that of the end token as well.
         product = np.prod(reading.character_confidences)
         assert 0 < reading.confidence <= product + 1e-6
+
+
+@pytest.mark.parametrize("text", ["", "ab", "<UKN>", "a<UKN><UKN>b", "<U>", "\n"])
+def test_the_characters_of_a_text_are_its_steps(text):
+    characters = Reading(text, 0.5, ()).characters
+    assert "".join(characters) == text
+    assert len(characters) == len(text.replace("<UKN>", "?"))
+
+
+def test_there_is_a_character_for_each_confidence(readings):
+    for reading in readings:
+        assert len(reading.characters) == len(reading.character_confidences)
 
 
 def test_a_path_a_picture_and_an_array_are_read_alike(images, readings, tmp_path):

@@ -1,0 +1,1 @@
+"""The page on what was misread, which --mode=evaluate writes as errors.html."""

@@ -90,12 +90,18 @@ def test_the_folder_reads_as_the_averaged_network_of_the_last_step(straight, lab
     assert [r.text for r in readings] == [row.split("\t")[2] for row in rows]
 
 
+def table_without_speed(workdir):
+    table = json.loads((workdir / "accuracy.json").read_text())
+    table["extra"].pop("images_per_second")
+    return table
+
+
 def test_after_the_end_the_same_command_only_evaluates(
     quick, straight, monkeypatch, capsys
 ):
     workdir, config, _ = straight
     before = (workdir / "metrics.jsonl").read_bytes()
-    table = (workdir / "accuracy.json").read_bytes()
+    table = table_without_speed(workdir)
 
     def act(number, _):
         raise AssertionError("trained again")
@@ -104,7 +110,7 @@ def test_after_the_end_the_same_command_only_evaluates(
     train.run(config, workdir)
     assert "held" in capsys.readouterr().out
     assert (workdir / "metrics.jsonl").read_bytes() == before
-    assert (workdir / "accuracy.json").read_bytes() == table
+    assert table_without_speed(workdir) == table
     assert saved_steps(workdir) == [2, 4, 6]
 
 

@@ -198,6 +198,16 @@ def test_the_marked_characters_are_those_that_differ(label, text):
         assert "<mark>" not in shown
 
 
+def test_a_tall_word_says_how_it_was_turned():
+    score = score_set("s", ["b"], ["a"], [0.5], "exact")
+    entry = SetErrors(score, [word("a", "b")], [mistake(0, "a", "b", angle=270)], 0)
+    page = build_page(
+        [entry], facts=[], ignore_case=False, channel_order="BGR", explain=None
+    )
+    assert "surest when turned by 270°" in page
+    assert "surest when" not in page_of(["a"], ["b"])
+
+
 def test_the_overview_has_a_row_a_set_and_marks_the_contextless_one():
     labels, texts = ["ab", "cd"], ["ab", "cx"]
     words = [word(*pair) for pair in zip(labels, texts, strict=True)]

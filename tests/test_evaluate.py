@@ -4,9 +4,13 @@ import json
 
 import cv2
 import pytest
+from pictures import write_list, write_lmdb
+from synthetic_fonts import fonts_or_skip
 from training import ListSource, encode, noise_image, reader
 
+from data_prep.convert import main as convert_command
 from robustscanner_jax import evaluate
+from robustscanner_jax.data.rendered import open_named
 from robustscanner_jax.metrics import PROTOCOLS
 
 
@@ -198,3 +202,40 @@ def test_a_label_that_the_protocol_skips_is_no_mistake(source):
 def test_a_rendered_contextless_source_is_marked_whatever_it_is_called(source):
     source = noise_source(name="rendered/randtext-train-0-11/0")
     assert read(source).score.contextless
+
+
+def test_a_label_file_an_lmdb_and_array_records_give_the_same_numbers(tmp_path):
+    shapes = [(24, 40), (24, 64), (48, 24)] * 7
+    images = [noise_image(seed, *shape) for seed, shape in enumerate(shapes)]
+    texts = [r.text or "a" for r in reader().read([i[..., ::-1] for i in images])]
+    texts[::4] = [text + "b" for text in texts[::4]]
+    records = [(encode(i), text) for i, text in zip(images, texts, strict=True)]
+    sources = {
+        "list": write_list(tmp_path / "list", records),
+        "lmdb": write_lmdb(tmp_path / "lmdb", records),
+        "records": tmp_path / "records",
+    }
+    paths = [f"--input={sources['list']}", f"--output={sources['records']}"]
+    convert_command([*paths, "--processes=1"])
+    tables, texts_read = [], []
+    for kind, path in sources.items():
+        output = tmp_path / f"{kind}_results"
+        benchmarks = [("words", open_named(str(path)))]
+        (result,) = evaluate.run(
+            reader(), benchmarks, protocol="exact", output=output, rotate_tall=1.0
+        )
+        tables.append(json.loads((output / "accuracy.json").read_text()))
+        assert tables[-1]["extra"].pop("images_per_second") > 0
+        texts_read.append([prediction[1:] for prediction in result.predictions])
+    assert tables[0] == tables[1] == tables[2]
+    assert texts_read[0] == texts_read[1] == texts_read[2]
+    assert tables[0]["sets"][0]["turned"] == 7
+    assert 0 < tables[0]["sets"][0]["accuracy"] < 1
+
+
+@pytest.mark.slow
+def test_the_documented_contextless_source_is_a_marked_row(capsys):
+    fonts_or_skip()
+    source = open_named("rendered:randtext?seed=3&count=4")
+    evaluate.run(reader(), [("RandText", source)], protocol="exact")
+    assert "RandText (contextless)" in capsys.readouterr().out

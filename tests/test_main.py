@@ -157,6 +157,17 @@ def test_a_benchmark_that_is_not_there_is_one_sentence(
     assert not output.exists()
 
 
+@pytest.mark.parametrize("mode", ["evaluate", "predict"])
+def test_a_ratio_below_one_is_one_sentence(call, weights, images, tmp_path, mode):
+    labels = write_words(tmp_path / "words")
+    paths = [images] if mode == "predict" else []
+    benchmark = [f"words:{labels}"] if mode == "evaluate" else []
+    status = call(
+        *paths, mode=mode, weights=weights, benchmark=benchmark, rotate_tall=0.5
+    )
+    assert status.startswith("error: rotate_tall: expected at least 1")
+
+
 def test_weights_are_exported_as_a_file_that_reads_the_same(call, weights, tmp_path):
     output = tmp_path / "copy.safetensors"
     status = call(mode="export", weights=weights, output=str(output), dtype="float32")

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from synthetic_fonts import fonts_or_skip
 from training import RULE, noise_image, reader
 
 from robustscanner_jax import rotation
@@ -85,6 +86,7 @@ def test_a_tall_crop_gets_the_surest_of_its_three_readings():
 
 @pytest.mark.slow
 def test_words_turned_by_90_degrees_are_read_as_if_they_were_not():
+    fonts_or_skip()
     source = open_named("rendered:easy?seed=5&count=24&split=heldout")
     upright = [source[i]["image"][..., ::-1] for i in range(24)]
     upright = [image for image in upright if image.shape[1] > 1.2 * image.shape[0]]

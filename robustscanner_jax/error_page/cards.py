@@ -67,23 +67,17 @@ def mistake_card(
     height, wide = word.size or (0, 0)
     facts = f"{word.reading.confidence:.1%} sure, {wide} x {height} pixels"
     if word.turned:
-        facts += (
-            f", tall: {f'turned by {word.angle}°' if word.angle else 'upright'} won"
-        )
+        facts += f", tall: surest when turned by {word.angle}°"
     sheet = ""
     if explain is not None:
         looked = _attention(image, pixels.shape[1], *explain(word.row))
         sheet = f"<details><summary>Where it looked</summary>{looked}</details>"
-    marked, read = (
-        _marked(label, text, ignore_case),
-        _marked(text, label, ignore_case) or "<small>nothing</small>",
-    )
+    true = _marked(label, text, ignore_case)
+    read = _marked(text, label, ignore_case) or "<small>nothing</small>"
     return (
         f'<div class="mistake"><img alt="" src="{inline_image(image)}">'
-        f'<div class="texts"><small>is</small>'
-        f'<span class="is">{marked}</span>'
-        f"<small>read</small>"
-        f'<span class="read">{read}</span></div>'
+        f'<div class="texts"><small>is</small><span class="is">{true}</span>'
+        f'<small>read</small><span class="read">{read}</span></div>'
         f"<p>{facts}</p><p>{html.escape(word.id)}</p>{sheet}</div>"
     )
 

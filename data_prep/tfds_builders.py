@@ -3,19 +3,20 @@
 Run: python -m data_prep.tfds_builders iiit5k --manual_dir=FOLDER --data_dir=DIR
 
 FOLDER is what the authors hand out, unpacked. A record is `id`, `image` and `text`, so
-that DIR/iiit5k/1.0.0#test opens wherever the project takes a dataset. Where TensorFlow
-is installed, the command of TensorFlow Datasets does the same:
+that DIR/iiit5k/1.0.0#test opens wherever the project takes a dataset. This is the
+`build` command of TensorFlow Datasets with all its flags. Its own command line imports
+TensorFlow for a sibling command; where that is installed, it does the same:
 
 tfds build iiit5k --imports=data_prep.tfds_builders --file_format=array_record \
     --manual_dir=FOLDER --data_dir=DIR
 """
 
-import argparse
 import sys
 from collections.abc import Iterator, Sequence
 from typing import ClassVar
 
 import tensorflow_datasets as tfds
+from tensorflow_datasets.scripts.cli import build, cli_utils
 
 from data_prep.builders import READERS
 from data_prep.builders.base import Reader, read_all
@@ -88,30 +89,14 @@ def _builder(reader: type[Reader]) -> type[WordCrops]:
 BUILDERS = {name: _builder(reader) for name, reader in READERS.items()}
 
 
-def build(name: str, manual_dir: str, data_dir: str) -> str:
-    """Builds one dataset as ArrayRecord, and returns its folder.
-
-    Raises `FileNotFoundError` where `manual_dir` holds none of its splits.
-    """
-    builder = BUILDERS[name](data_dir=data_dir, file_format="array_record")
-    config = tfds.download.DownloadConfig(manual_dir=manual_dir)
-    builder.download_and_prepare(download_config=config)
-    return str(builder.data_path)
-
-
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs the command line."""
-    parser = argparse.ArgumentParser(
-        prog="python -m data_prep.tfds_builders",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("name", choices=sorted(BUILDERS))
-    parser.add_argument("--manual_dir", required=True, help="the unpacked files")
-    parser.add_argument("--data_dir", required=True, help="folder of the datasets")
-    flags = parser.parse_args(arguments)
+    parse = cli_utils.make_flags_parser(build.Args, description=__doc__ or "")
+    given = sys.argv[1:] if arguments is None else arguments
+    # The last of two flags counts.
+    args = parse(["tfds_builders", "--file_format=array_record", *given])
     try:
-        print(build(flags.name, flags.manual_dir, flags.data_dir))
+        args.execute()
     except (ValueError, OSError) as error:
         sys.exit(f"tfds_builders: {error}")
 

@@ -1,7 +1,10 @@
 """Every kind of bad record is counted under its own reason, and the run goes on."""
 
 import collections
+import subprocess
+import sys
 import tracemalloc
+from pathlib import Path
 
 import pytest
 from pictures import in_mode, jpeg, png, png_header, write_list, write_lmdb
@@ -19,6 +22,7 @@ from robustscanner_jax.data.sources import open_source
 from robustscanner_jax.data.transforms import Problem
 from robustscanner_jax.preprocessing import Preprocessing
 
+REPOSITORY = Path(__file__).resolve().parent.parent
 # What the records of `bad_records` come to, each as often as it stands there.
 LONG = "x" * 300
 BAD = {
@@ -74,6 +78,36 @@ def test_a_bomb_takes_no_memory(tmp_path):
     tracemalloc.stop()
     assert report["dropped"]["too many pixels"]["count"] == 50
     assert peak < 20e6
+
+
+PEAK = """
+import resource, sys
+from data_prep.conversion import convert
+report = convert(sys.argv[1], sys.argv[2], processes=1, shards=int(sys.argv[3]))
+print(report["in"], report["out"], resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+
+
+def converted_in_little_memory(folder, count):
+    """Converts so many lines, every tenth of them bad; returns the peak in MB."""
+    folder.mkdir()
+    (folder / "good.png").write_bytes(png(0))
+    (folder / "bomb.png").write_bytes(png_header(30_000, 30_000))
+    good, bad = "good.png\tword\n", "no label\n" + "bomb.png\tword\n"
+    (folder / "labels.tsv").write_text((good * 18 + bad) * (count // 20))
+    arguments = [folder / "labels.tsv", folder / "out", count // 1000]
+    command = [sys.executable, "-c", PEAK, *map(str, arguments)]
+    done = subprocess.run(command, cwd=REPOSITORY, check=True, stdout=subprocess.PIPE)
+    came, kept, kilobytes = map(int, done.stdout.split())
+    assert (came, kept) == (count, count * 9 // 10)
+    return kilobytes / 1000
+
+
+def test_memory_stays_flat_however_long_the_list_and_its_bad_lines(tmp_path):
+    short = converted_in_little_memory(tmp_path / "short", 1_000)
+    long = converted_in_little_memory(tmp_path / "long", 20_000)
+    # 19,000 records more: 0.3 MB of digests, and what the allocator keeps.
+    assert long - short < 8
 
 
 def test_limits_may_be_lifted(tmp_path):

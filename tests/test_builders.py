@@ -163,16 +163,25 @@ def test_synthadd_and_union14m_read_the_lists_of_mmocr(tmp_path):
     assert words(read("union14m_benchmark", root, "curve")) == [("1.png", "bent")]
 
 
-def test_coco_text_v1_keeps_commas_between_the_pipes(tmp_path):
-    put(tmp_path / "train_words_gt.txt", "12,|EBB,|\n13,|a|b|\n14,plain\n15\n16,||\n")
-    images(tmp_path / "train_words", "12.jpg", "13.jpg", "14.jpg", "15.jpg", "16.jpg")
+def test_coco_text_v1_keeps_everything_between_the_pipes(tmp_path):
+    lines = b"12,|EBB,|\n13,|a|b|\n14,plain\n15\n16,||\n17,|*new* 5*|\n18,|caf\xe9|\n"
+    put(tmp_path / "train_words_gt.txt", lines)
+    names = (f"{number}.jpg" for number in range(12, 19))
+    images(tmp_path / "train_words", *names)
     assert words(read("coco_text_v1", tmp_path)) == [
         ("12.jpg", "EBB,"),
         ("13.jpg", "a|b"),
         ("14.jpg", "plain"),
         ("15", "unreadable record"),
         ("16.jpg", ""),
+        ("17.jpg", "*new* 5*"),
+        ("18.jpg", "caf\udce9"),
     ]
+    report = convert(tmp_path, tmp_path / "out", from_format="coco_text_v1")
+    counts = {reason: entry["count"] for reason, entry in report["dropped"].items()}
+    expected = ("unreadable record", "label not UTF-8", "empty label")
+    assert counts == dict.fromkeys(expected, 1)
+    assert (report["in"], report["out"]) == (7, 4)
 
 
 def test_coco_text_v2_takes_legible_english_print_with_a_margin(tmp_path):
@@ -192,6 +201,7 @@ def test_coco_text_v2_takes_legible_english_print_with_a_margin(tmp_path):
         {"utf8_string": "do#r"},
         {"bbox": [0, 0, 200, 10]},
         {"bbox": [0, 0, 20, 10], "utf8_string": "*edge*"},
+        {"bbox": [0, 0, float("nan"), 10]},
         {"image_id": 8},
         {"image_id": 9},
     ]
@@ -212,11 +222,12 @@ def test_coco_text_v2_takes_legible_english_print_with_a_margin(tmp_path):
         ("p#0", "A&B"),
         ("p#5", "invalid box"),
         ("p#6", "*edge*"),
-        ("8", "image missing"),
+        ("p#7", "invalid box"),
+        ("9", "image missing"),
     ]
     assert decode_image(records[4].image).shape == (14, 34, 3)
     assert decode_image(records[6].image).shape == (12, 22, 3)
-    assert words(read("coco_text_v2", tmp_path, "val")) == [("7", "image missing")]
+    assert words(read("coco_text_v2", tmp_path, "val")) == [("8", "image missing")]
 
 
 def test_iiit5k_reads_both_kinds_of_table(tmp_path):

@@ -1,6 +1,9 @@
 """The published datasets as TensorFlow Datasets, without TensorFlow."""
 
+import importlib.util
+import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from pictures import png
@@ -11,6 +14,10 @@ from data_prep import tfds_builders
 from data_prep.builders import READERS
 from robustscanner_jax.data.sources import open_source
 
+REPOSITORY = Path(__file__).resolve().parent.parent
+# What the program `tfds` is.
+LAUNCH = "from tensorflow_datasets.scripts.cli.main import launch_cli; launch_cli()"
+
 
 def write_svtp(root):
     root.mkdir()
@@ -20,14 +27,12 @@ def write_svtp(root):
     (root / "bad.png").write_bytes(b"no image")
 
 
-def test_a_built_dataset_opens_and_holds_the_bytes_of_the_files(tmp_path, capsys):
+def test_a_built_dataset_opens_and_holds_the_bytes_of_the_files(tmp_path):
     write_svtp(tmp_path / "in")
     tfds_builders.main(
         ["svtp", f"--manual_dir={tmp_path / 'in'}", f"--data_dir={tmp_path}"]
     )
-    folder = capsys.readouterr().out.strip().splitlines()[-1]
-    assert folder == str(tmp_path / "svtp" / "1.0.0")
-    source = open_source(folder)
+    source = open_source(tmp_path / "svtp" / "1.0.0")
     assert [source[i] for i in range(len(source))] == [
         {"id": "a.png", "image": png(0), "text": "ONE"},
         {"id": "b.png", "image": png(1), "text": "TWO"},
@@ -40,6 +45,20 @@ def test_a_folder_without_the_files_is_named(tmp_path):
         tfds_builders.main(
             ["svtp", f"--manual_dir={tmp_path}", f"--data_dir={tmp_path / 'out'}"]
         )
+
+
+def test_the_command_of_tensorflow_datasets_builds_the_same(tmp_path):
+    for package in ("tensorflow", "apache_beam", "mlcroissant"):
+        if importlib.util.find_spec(package) is None:
+            pytest.skip(f"the command `tfds` imports {package}, which is not installed")
+    write_svtp(tmp_path / "in")
+    flags = ["--file_format=array_record", f"--manual_dir={tmp_path / 'in'}"]
+    imports = "--imports=data_prep.tfds_builders"
+    command = [sys.executable, "-c", LAUNCH, "build", "svtp", imports, *flags]
+    run = [*command, f"--data_dir={tmp_path}"]
+    subprocess.run(run, cwd=REPOSITORY, check=True, capture_output=True)
+    source = open_source(tmp_path / "svtp" / "1.0.0")
+    assert [source[i]["text"] for i in range(len(source))] == ["ONE", "TWO"]
 
 
 def test_there_is_a_builder_for_every_reader():

@@ -21,7 +21,11 @@ _PAD = 2  # pixels around a box, as PARSeq's tools add
 
 
 class CocoTextV1(Reader):
-    """Word crops, one file each; a line of the list is `1221677,|EBB,|`."""
+    """Word crops, one file each; a line of the list is `1221677,|EBB,|`.
+
+    The pipes belong to the format. All between them is the label, as it is spelled:
+    commas, pipes, and the `*` that some words begin or end with.
+    """
 
     NAME = "coco_text_v1"
     SPLITS = ("train", "val")
@@ -52,8 +56,10 @@ class _Page:
 class CocoTextV2(Reader):
     """Words that are legible, English and machine printed, with 2 pixels around them.
 
-    A label in which `#` stands for what could not be read is left out. `&amp;` and its
-    like are how the file writes `&`; nothing else of a label is changed.
+    A label in which `#` stands for what could not be read is left out: it is no whole
+    transcription. `&amp;` and its like are how the file writes `&`. Nothing else of a
+    label is changed: a `*` at either end, which PARSeq's tools take off, is kept, as
+    `5*` is a hotel's sign. Who trains without it leaves `*` out of the charset.
     """
 
     NAME = "coco_text_v2"

@@ -119,6 +119,8 @@ class Server(uvicorn.Server):
                 break
             await asyncio.sleep(0.02)
         await super().shutdown(sockets)
+        if self.force_exit:  # a person's second Ctrl-C needs no traceback
+            logging.getLogger("uvicorn.error").disabled = True
 
     async def _close_listeners(self, sockets: list[socket.socket]) -> None:
         """Closes them when nobody waits to be accepted: closing would reset those."""

@@ -80,3 +80,10 @@ def test_the_command_says_in_one_line_what_is_wrong(capsys, flags, message):
     assert main(flags) == 1
     printed = capsys.readouterr().err
     assert message in printed and printed.count("\n") == 1
+
+
+def test_a_missing_package_gives_one_sentence(capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "uvicorn", None)
+    assert main(["--model=x"]) == 1
+    printed = capsys.readouterr().err
+    assert printed == "error: serving needs the package uvicorn: pip install uvicorn\n"

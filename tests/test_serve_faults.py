@@ -167,6 +167,7 @@ def process():
     started = subprocess.Popen(
         [sys.executable, "-c", SERVER, str(TESTS.parent), str(TESTS)],
         stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
         text=True,
         env=os.environ | {"JAX_PLATFORMS": "cpu"},
     )
@@ -227,3 +228,16 @@ def test_the_service_says_that_it_drains(process):
     assert process.wait(20) == 0
     with pytest.raises(httpx.ConnectError):
         httpx.get(f"{url}/readyz")
+
+
+def test_a_second_ctrl_c_leaves_at_once_and_without_a_traceback(process):
+    url = f"http://127.0.0.1:{process.stdout.readline().strip()}"
+    while httpx.get(f"{url}/readyz").status_code != 200:
+        time.sleep(0.02)
+    start = time.monotonic()
+    process.send_signal(signal.SIGINT)
+    time.sleep(0.2)
+    process.send_signal(signal.SIGINT)
+    out, _ = process.communicate(timeout=20)
+    assert time.monotonic() - start < 1.5  # of drain_seconds alone
+    assert out == "left in peace\n" and process.returncode == 0

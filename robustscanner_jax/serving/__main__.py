@@ -12,11 +12,12 @@ import logging
 import os
 import sys
 
+from robustscanner_jax.backends import optional
 from robustscanner_jax.inference import PRECISIONS, load_artefact
 from robustscanner_jax.serving.limits import Limits
-from robustscanner_jax.serving.server import run_server
 
 TOKEN_VARIABLE = "ROBUSTSCANNER_TOKEN"
+PACKAGES = ("starlette", "uvicorn", "prometheus_client", "python_multipart")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -38,6 +39,10 @@ def main(arguments: list[str] | None = None) -> int:
     )
     names = [field.name for field in dataclasses.fields(Limits)]
     try:
+        for package in PACKAGES:
+            optional(package, "serving")
+        from robustscanner_jax.serving.server import run_server
+
         limits = Limits(**{name: given[name] for name in names})
         reader = load_artefact(
             given["model"],

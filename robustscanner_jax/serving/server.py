@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import logging
+import select
 import signal
 import socket
 import threading
@@ -19,8 +20,10 @@ from robustscanner_jax.serving.service import Service
 log = logging.getLogger(__name__)
 
 LOCAL_HOSTS = ("127.0.0.1", "::1", "localhost")
-# After the listening socket is closed: what was accepted last sends its request.
-LAST_REQUESTS_SECONDS = 0.3
+# After the listening socket is closed: open connections may still send a request, and
+# those that sent none so far have longer.
+IDLE_SECONDS = 0.3
+LAST_REQUESTS_SECONDS = 2.0
 
 
 class _Protocol(H11Protocol):
@@ -106,10 +109,31 @@ class Server(uvicorn.Server):
         end = time.monotonic() + self._service.limits.drain_seconds
         while time.monotonic() < end and not self.force_exit:
             await asyncio.sleep(0.02)
-        for listener in (*self.servers, *(sockets or ())):
-            listener.close()
-        await asyncio.sleep(LAST_REQUESTS_SECONDS)
+        await self._close_listeners(sockets or [])
+        start = time.monotonic()
+        while not self.force_exit:
+            passed = time.monotonic() - start
+            if passed > (
+                LAST_REQUESTS_SECONDS if self._awaits_first() else IDLE_SECONDS
+            ):
+                break
+            await asyncio.sleep(0.02)
         await super().shutdown(sockets)
+        if self.force_exit:  # a person's second Ctrl-C needs no traceback
+            logging.getLogger("uvicorn.error").disabled = True
+
+    async def _close_listeners(self, sockets: list[socket.socket]) -> None:
+        """Closes them when nobody waits to be accepted: closing would reset those."""
+        end = time.monotonic() + 1.0
+        while select.select(sockets, [], [], 0)[0] and time.monotonic() < end:
+            await asyncio.sleep(0)  # the loop accepts
+        for listener in (*self.servers, *sockets):
+            listener.close()
+
+    def _awaits_first(self) -> bool:
+        """Returns whether a connection is open that has not sent a request yet."""
+        connections = self.server_state.connections
+        return any(getattr(one, "cycle", None) is None for one in connections)
 
 
 def listen(host: str, port: int) -> socket.socket:

@@ -3,7 +3,9 @@
 The imports are late on purpose (E402): each needs what is set above it.
 """
 
+import gc
 import os
+import sys
 from pathlib import Path
 
 # Before the first import of jax: the CPU, unless the caller asks for something else
@@ -92,3 +94,14 @@ def quick(monkeypatch):
     """Lets the runs of a test share what was compiled."""
     training.share_compiled(monkeypatch)
     transforms._reported.cache_clear()
+
+
+@pytest.fixture
+def orbax_reads_left_over(monkeypatch):
+    """Keeps quiet about reads of a damaged checkpoint, which orbax leaves behind.
+
+    They end when they are collected, with a warning each.
+    """
+    monkeypatch.setattr(sys, "unraisablehook", lambda _: None)
+    yield
+    gc.collect()

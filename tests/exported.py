@@ -18,10 +18,11 @@ READERS = [
 
 
 def needs(*packages: str) -> None:
-    """Skips the test where one of these optional packages is missing."""
+    """Skips the test, or the whole file, where one of these packages is missing."""
     for package in packages:
         if not backends.is_installed(package):
-            pytest.skip(f"needs {package}, which is optional")
+            reason = f"needs {package}, which is optional"
+            pytest.skip(reason, allow_module_level=True)
 
 
 def some_weights(seed: int = 0, **changes) -> Weights:

@@ -2,11 +2,9 @@
 
 import contextlib
 import functools
-import gc
 import os
 import shutil
 import subprocess
-import sys
 
 import jax
 import jax.numpy as jnp
@@ -210,14 +208,6 @@ def damage(path, how):
         content = bytearray(path.read_bytes())
         content[size // 2] ^= 1 << (size % 8)
         path.write_bytes(content)
-
-
-@pytest.fixture
-def orbax_reads_left_over(monkeypatch):
-    # Orbax leaves the reads that went on to the collector, which warns.
-    monkeypatch.setattr(sys, "unraisablehook", lambda _: None)
-    yield
-    gc.collect()
 
 
 @pytest.mark.usefixtures("orbax_reads_left_over")

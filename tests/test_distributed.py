@@ -7,6 +7,7 @@ optimiser, writing down the examples it sees and, if told, ending itself.
 import collections
 import json
 import os
+import re
 import signal
 import sys
 import time
@@ -69,8 +70,8 @@ def work(config: str, workdir: str, fault: str) -> int:
 
 
 def start(processes, labels, workdir, *, steps=STEPS, fault="", devices=1, monkeypatch):
-    count = "device_count="
-    flags = os.environ["XLA_FLAGS"].replace(f"{count}8", f"{count}{devices}")
+    count = f"device_count={devices}"
+    flags = re.sub(r"device_count=\d+", count, os.environ["XLA_FLAGS"])
     monkeypatch.setenv("XLA_FLAGS", flags)
     monkeypatch.setenv(
         "PYTHONPATH", os.pathsep.join([str(REPOSITORY), str(REPOSITORY / "tests")])

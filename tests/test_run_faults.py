@@ -200,6 +200,7 @@ def test_updates_that_are_not_finite_are_left_out_until_ten_in_a_row(
     assert all(np.isfinite(array).all() for array in saved.values())
 
 
+@pytest.mark.usefixtures("orbax_reads_left_over")
 def test_a_run_goes_on_from_the_checkpoint_before_a_damaged_one(
     quick, straight, labels, tmp_path, caplog
 ):

@@ -4,8 +4,8 @@ Trains a nano network on words rendered on the fly, with evaluations and checkpo
 the way, and watches the process from outside.
 
 Run:    python -m benchmarks.soak --minutes=20 --workers=2
-Prints: resident memory, open files, threads and compilations by minute, and by how much
-        they grew after the first quarter; exit status 1 where they did.
+Prints: resident memory, open files, threads and compilations, and by how much their
+        least values grew after the first quarter; exit status 1 where they did.
 """
 
 import argparse
@@ -16,8 +16,6 @@ import tempfile
 import time
 from pathlib import Path
 from typing import NamedTuple
-
-import numpy as np
 
 # What the allocator may move without a leak, in all.
 MEMORY_SLACK = 0.02
@@ -103,19 +101,20 @@ def row(sample: Sample) -> str:
 def grown(samples: list[Sample]) -> dict[str, float]:
     """Returns by how much each measure grew from the second quarter to the last.
 
-    Memory relative, between means over the quarters; the rest as the difference of the
-    highest counts.
+    The least of each quarter is compared, what the process never gives back: memory
+    and open files come and go with every checkpoint. Memory relative, the rest as
+    differences.
     """
     quarter = len(samples) // 4
     before, after = samples[quarter : 2 * quarter], samples[-quarter:]
 
-    def column(part: list[Sample], name: str) -> np.ndarray:
-        return np.array([getattr(sample, name) for sample in part], float)
+    def least(part: list[Sample], name: str) -> float:
+        return min(getattr(sample, name) for sample in part)
 
-    memory = [column(part, "resident_mb").mean() for part in (before, after)]
     counts = ("open_files", "threads", "processes", "compilations")
-    return {"resident_mb": memory[1] / memory[0] - 1} | {
-        name: column(after, name).max() - column(before, name).max() for name in counts
+    memory = least(after, "resident_mb") / least(before, "resident_mb") - 1
+    return {"resident_mb": memory} | {
+        name: least(after, name) - least(before, name) for name in counts
     }
 
 
@@ -124,7 +123,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="A long run, watched.")
     parser.add_argument("--minutes", type=float, default=20)
     parser.add_argument("--workers", type=int, default=0)
-    parser.add_argument("--every", type=float, default=30, help="seconds a sample")
+    parser.add_argument("--every", type=float, default=10, help="seconds a sample")
     options = parser.parse_args()
     print("| minute | resident MB | files | threads | processes | updates | compiled |")
     print("|---|---|---|---|---|---|---|")
@@ -136,9 +135,9 @@ def main() -> int:
             every=options.every,
         )
     growth = grown(samples)
-    print(f"resident memory {growth.pop('resident_mb'):+.1%}, ", end="")
-    print(", ".join(f"{name} {value:+.0f}" for name, value in growth.items()))
-    memory = grown(samples)["resident_mb"]
+    memory = growth.pop("resident_mb")
+    counts = ", ".join(f"{name} {value:+.0f}" for name, value in growth.items())
+    print(f"resident memory {memory:+.1%}, {counts}")
     return int(memory > MEMORY_SLACK or any(value > 0 for value in growth.values()))
 
 

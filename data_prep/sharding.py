@@ -211,7 +211,15 @@ def write_one(
 ) -> None:
     """Writes one shard, after what a killed run left of it is removed."""
     path = shards.path(shard)
-    for left in shards.folder.glob(f"{os.path.basename(path)}.*.tmp"):
-        left.unlink(missing_ok=True)  # of a killed run
-    with records.RecordWriter(path) as writer:
-        write(shard, task, writer, tick)
+    _remove_half_written(path)  # by a killed run
+    try:
+        with records.RecordWriter(path) as writer:
+            write(shard, task, writer, tick)
+    except BaseException:
+        _remove_half_written(path)  # Ctrl-C may come before the block is entered
+        raise
+
+
+def _remove_half_written(path: str) -> None:
+    for left in Path(path).parent.glob(f"{os.path.basename(path)}.*.tmp"):
+        left.unlink(missing_ok=True)

@@ -121,12 +121,11 @@ def test_a_killed_run_leaves_no_worker_and_goes_on(tmp_path):
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_a_stopped_run_leaves_nothing_outside_of_its_folder(tmp_path, number):
-    path = write_list(tmp_path / "in", pairs(3000))
-    with open(path, "ab") as file:
-        file.write(b"a line without a label\n")
+    path = write_list(tmp_path / "in", pairs(1))
+    path.write_text("a line without a label\n" + "0000.img\tword\n" * 40_000)
     out, temporary = tmp_path / "out", tmp_path / "temporary"
     temporary.mkdir()
-    arguments = ["--input", path, "--output", out, "--processes=1", "--shards=300"]
+    arguments = ["--input", path, "--output", out, "--processes=1", "--shards=800"]
     run = [sys.executable, "-m", "data_prep.convert", *map(str, arguments)]
     process = subprocess.Popen(
         run,

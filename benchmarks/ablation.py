@@ -63,6 +63,19 @@ def flags_of(
     ]
 
 
+def train(workdir: Path, flags: Sequence[str]) -> None:
+    """Runs one training unless it is there; leaves where it was another one."""
+    asked, note = "\n".join(flags) + "\n", workdir / "ablation.txt"
+    if note.is_file() and note.read_text(encoding="utf-8") != asked:
+        sys.exit(f"{note}: this run was asked for otherwise; use another --output")
+    if (workdir / "accuracy.json").is_file():
+        return
+    workdir.mkdir(parents=True, exist_ok=True)
+    note.write_text(asked, encoding="utf-8")
+    command = [sys.executable, "-m", "robustscanner_jax.main", f"--workdir={workdir}"]
+    subprocess.run([*command, *flags], check=True, stdout=sys.stderr)
+
+
 def accuracies(workdir: Path) -> dict[str, float]:
     """Returns the accuracy of each benchmark of a finished run, in [0, 1]."""
     table = json.loads((workdir / "accuracy.json").read_text(encoding="utf-8"))
@@ -109,10 +122,7 @@ def main() -> None:
                     *options.rest,
                 ],
             )
-            if not (workdir / "accuracy.json").is_file():
-                command = [sys.executable, "-m", "robustscanner_jax.main"]
-                command += [f"--config={options.config}", f"--workdir={workdir}"]
-                subprocess.run([*command, *flags], check=True, stdout=sys.stderr)
+            train(workdir, [f"--config={options.config}", *flags])
             table.setdefault(name, []).append(accuracies(workdir))
     names = list(next(iter(table.values()))[0])
     print(f"| trained | {' | '.join(names)} |")

@@ -5,11 +5,13 @@ the way, and watches the process from outside.
 
 Run:    python -m benchmarks.soak --minutes=20 --workers=2
 Prints: resident memory, open files, threads and compilations, and by how much their
-        least values grew after the first quarter; exit status 1 where they did.
+        least values grew from the second quarter to the last; exit status 1 where they
+        did.
 """
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -61,7 +63,7 @@ def look(pid: int, workdir: Path, began: float) -> Sample:
     last = next((x for x in map(json.loads, reversed(lines)) if "loss" in x), {})
     return Sample(
         minutes=(time.monotonic() - began) / 60,
-        resident_mb=pages * 4096 / 1e6,
+        resident_mb=pages * os.sysconf("SC_PAGE_SIZE") / 1e6,
         open_files=sum(len(list((m / "fd").iterdir())) for m in members),
         threads=sum(len(list((m / "task").iterdir())) for m in members),
         processes=len(members),
@@ -85,7 +87,10 @@ def soak(workdir: Path, *, minutes: float, workers: int, every: float) -> list[S
                 time.sleep(every)
                 if process.poll() is not None:
                     raise RuntimeError(f"ended with status {process.returncode}")
-                samples.append(look(process.pid, workdir, began))
+                try:
+                    samples.append(look(process.pid, workdir, began))
+                except (FileNotFoundError, json.JSONDecodeError):
+                    continue  # a process that just ended, a line that is half written
                 print(row(samples[-1]), flush=True)
         finally:
             process.terminate()
@@ -133,6 +138,10 @@ def main() -> int:
             minutes=options.minutes,
             workers=options.workers,
             every=options.every,
+        )
+    if len(samples) < 8:
+        sys.exit(
+            f"expected at least 8 samples, got {len(samples)}: take more --minutes"
         )
     growth = grown(samples)
     memory = growth.pop("resident_mb")

@@ -74,8 +74,9 @@ def get_config() -> ConfigDict:
     config.train.keep = 3  # newest checkpoints that stay
     # Weights file to start from, of this or another charset or max_len; empty: random.
     config.train.init_weights = ""
-    # First and last update of a profiler trace in RUN/profile; (0, 0): none.
+    # First and last update of a trace of process 0 in RUN/profile; (0, 0): none.
     config.train.profile = (0, 0)
-    # An update that takes longer ends the process with a traceback; 0: waits forever.
+    # An update, with its data, or a save that takes longer ends the process with a
+    # traceback; 0: waits forever.
     config.train.stall_seconds = 1_800
     return config

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 import orbax.checkpoint as ocp
 
 from robustscanner_jax import digest, distributed
@@ -96,10 +95,15 @@ class Checkpoints:
     def save(self, state: TrainState, position: DataPosition) -> None:
         """Saves a step; writing goes on in the background.
 
+        That the step before could not be written is logged, and costs that step alone.
+
         Raises:
-          NotSaved: the disk has no room, or writing the step before failed.
+          NotSaved: the disk has no room, on every process alike.
         """
-        self.wait()
+        try:
+            self.wait()
+        except NotSaved as error:
+            logger.error("the checkpoint before this one was not saved: %s", error)
         network, training = _split(state)
         self._need_room((network, training))
         data: dict[str, Any] = dataclasses.asdict(position)
@@ -119,13 +123,20 @@ class Checkpoints:
     def _need_room(self, arrays: Any) -> None:
         """Raises `NotSaved` on every process where the first finds too little space."""
         needed = OVERHEAD * sum(x.nbytes for x in jax.tree.leaves(arrays))
-        free = shutil.disk_usage(self.folder).free
-        short = free < needed and jax.process_index() == 0
-        if distributed.total(np.array(short, np.int32)):
-            raise NotSaved(
-                f"{self.folder}: a checkpoint takes up to {needed / 1e6:,.0f} MB, and "
-                f"{free / 1e6:,.0f} MB are free"
-            )
+        problem = ""
+        if jax.process_index() == 0:
+            try:
+                free = shutil.disk_usage(self.folder).free
+            except OSError as error:
+                problem = f"{self.folder}: {error.strerror}"
+            else:
+                if free < needed:
+                    problem = (
+                        f"{self.folder}: a checkpoint takes up to {needed / 1e6:,.0f} "
+                        f"MB, and {free / 1e6:,.0f} MB are free"
+                    )
+        if distributed.anywhere(bool(problem)):
+            raise NotSaved(problem or f"{self.folder}: see the log of process 0")
 
     def restore(self, like: TrainState) -> tuple[TrainState, DataPosition]:
         """Returns the newest step, placed like `like`: a state's shapes and shardings.
@@ -158,25 +169,37 @@ class Checkpoints:
         self._manager.reload()
 
     def wait(self) -> None:
-        """Returns when everything that was saved is on disk.
+        """Returns when everything that was saved is on disk; every process calls it.
 
         Raises:
-          NotSaved: it is not; what was written of it is gone.
+          NotSaved: it is not, on every process alike; what was written of it is gone.
         """
+        failure = self._failure()
+        if not distributed.anywhere(failure is not None):
+            return
+        if jax.process_index() == 0:
+            for part in self.folder.glob("*.orbax-checkpoint-tmp*"):
+                shutil.rmtree(part, ignore_errors=True)
+        distributed.wait_for_all("not saved")
+        self._manager.reload()  # it had taken the oldest off its list for this one
+        raise NotSaved(f"{self.folder}: {failure or 'another process could not write'}")
+
+    def _failure(self) -> str | None:
+        """Waits for this process's writing, and returns what went wrong with it."""
         try:
             self._manager.wait_until_finished()
         except Exception as error:  # of any type: it comes from a thread
-            for part in self.folder.glob("*.orbax-checkpoint-tmp*"):
-                shutil.rmtree(part, ignore_errors=True)
             reason, full = str(error).strip(), os.strerror(errno.ENOSPC)
             # In the middle of hundreds of characters.
-            reason = full if full in reason else reason.partition("\n")[0][:200]
-            raise NotSaved(f"{self.folder}: {reason}") from error
+            return full if full in reason else reason.partition("\n")[0][:200]
+        return None
 
     def close(self) -> None:
-        """Waits, then lets go of the folder."""
-        try:
-            self.wait()
-        except NotSaved as error:  # an error that is under way matters more
-            logger.error("the last checkpoint was not saved: %s", error)
+        """Waits for this process, then lets go of the folder.
+
+        Raises nothing: it runs on the way out, perhaps of one process alone.
+        """
+        failure = self._failure()
+        if failure is not None:
+            logger.error("the last checkpoint was not saved: %s", failure)
         self._manager.close()

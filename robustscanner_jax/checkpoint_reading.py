@@ -12,10 +12,15 @@ import jax
 import orbax.checkpoint as ocp
 from jax.sharding import Sharding
 
-from robustscanner_jax import digest
+from robustscanner_jax import digest, distributed
 from robustscanner_jax.weights import listed
 
 logger = logging.getLogger(__name__)
+
+# Before a checkpoint counts as damaged: a network file system may fail once.
+ATTEMPTS = 2
+# What a reader of an intact checkpoint may meet.
+NO_DAMAGE = ("RESOURCE_EXHAUSTED", "PERMISSION_DENIED")
 
 
 class _Damaged(ValueError):
@@ -47,11 +52,19 @@ def restore_newest(
         raise ValueError(f"{folder}: no complete checkpoint")
     damaged = []
     for step in steps:
-        try:
-            return _restore(manager, folder, step, wanted), step
-        except _Damaged as error:
-            logger.warning("%s: checkpoint %d is damaged (%s)", folder, step, error)
-            damaged.append(f"{step} ({error})")
+        kept, problem = None, None
+        for _ in range(ATTEMPTS):
+            try:
+                kept = _restore(manager, folder, step, wanted)
+                break
+            except _Damaged as error:
+                problem = str(error)
+        # All processes take the same step.
+        if not distributed.anywhere(kept is None):
+            return kept, step
+        problem = problem or "another process cannot read it"
+        logger.warning("%s: checkpoint %d is damaged (%s)", folder, step, problem)
+        damaged.append(f"{step} ({problem})")
     raise ValueError(
         f"{folder}: every checkpoint is damaged: {', '.join(damaged)}; restore one "
         "from a copy, or use another --workdir"
@@ -79,6 +92,10 @@ def _restore(
             _check_digests(kept, wanted)
             return kept
     except Exception as error:  # of any type, the base class included
+        if isinstance(error, PermissionError | MemoryError) or any(
+            code in str(error) for code in NO_DAMAGE
+        ):
+            raise
         raise _Damaged(str(error).strip().partition("\n")[0][:200]) from error
     raise ValueError(
         f"{folder}: checkpoint {step} does not fit this config ({different}); "
@@ -88,7 +105,10 @@ def _restore(
 
 def _check_digests(kept: Any, names: Any) -> None:
     data = dict(kept["data"])
-    if data.pop("crc32") != digest.of_json(data):
+    if not data.keys() & {"crc32", "digests"}:
+        logger.warning("this checkpoint is from before digests: nothing to verify")
+        return
+    if data.pop("crc32", None) != digest.of_json(data):
         raise ValueError("its data position is not what was saved")
     for name in names:
         if digest.of_arrays(kept[name]) != data["digests"][name]:

@@ -45,9 +45,10 @@ def validate(config: Config) -> None:
            f"{len(data.train)} numbers, one a source", data.weights)  # fmt: skip
     for key in ("log_every", "evaluate_every", "save_every", "keep", "max_skipped"):
         expect(train[key] > 0, f"train.{key}", "at least 1", train[key])
-    first, last = train.profile
-    expect(0 <= first <= last, "train.profile", "(first, last) update, or (0, 0)",
-           train.profile)  # fmt: skip
+    profile = tuple(train.profile)
+    expect(len(profile) == 2 and all(isinstance(x, int) for x in profile)
+           and (profile == (0, 0) or 1 <= profile[0] <= profile[1]), "train.profile",
+           "(first, last) update from 1 on, or (0, 0)", train.profile)  # fmt: skip
     expect(train.stall_seconds >= 0, "train.stall_seconds", "0 or more",
            train.stall_seconds)  # fmt: skip
     make_charset(config)

@@ -27,6 +27,8 @@ def of_arrays(tree: Any) -> int:
 def _sum(leaves: list[Array]) -> UInt32[Array, ""]:
     total = jnp.uint32(0)
     for leaf in leaves:
+        if leaf.dtype.itemsize not in _UINTS:
+            raise TypeError(f"expected at most 32 bits an element, got {leaf.dtype}")
         words = jax.lax.bitcast_convert_type(leaf, _UINTS[leaf.dtype.itemsize])
         words = words.astype(jnp.uint32).ravel()
         places = jnp.arange(words.size, dtype=jnp.uint32)

@@ -156,6 +156,11 @@ def total(values: np.ndarray) -> np.ndarray:
     return np.asarray(multihost_utils.process_allgather(values)).sum(axis=0)
 
 
+def anywhere(happened: bool) -> bool:
+    """Returns whether it happened on any process; every process must call it."""
+    return bool(total(np.array(happened, np.int32)))
+
+
 @contextlib.contextmanager
 def first_process_first(name: str) -> Iterator[None]:
     """Runs its body on process 0, and then on the others: for files that one makes."""

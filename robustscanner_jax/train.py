@@ -101,7 +101,8 @@ def _train(
     batches = iter(_batches(setup, sources, start=first))
     examples, clock = ExampleCounts(position.examples), Clock()
     interval = Interval(clock)
-    profiled = ProfiledUpdates(setup.workdir / "profile", *train.profile)
+    traced = train.profile if setup.writes else (0, 0)
+    profiled = ProfiledUpdates(setup.workdir / "profile", *traced)
     watchdog = Watchdog(train.stall_seconds)
     with clock, _open_log(setup, clock, first) as log, profiled, watchdog:
         for step in range(first + 1, last + 1):
@@ -123,6 +124,8 @@ def _train(
                 _check(setup, state, everywhere)
                 interval = Interval(clock)
             if step % train.save_every == 0 or step == last or stop:
+                jax.block_until_ready(metrics)  # its time is no saving
+                watchdog.alive()
                 with clock.spent("saving"):
                     reached = DataPosition(step, examples.everywhere().named())
                     _save(checkpoints, state, reached, final=step == last or stop)
@@ -130,6 +133,7 @@ def _train(
                 raise Preempted(f"saved step {step} in {setup.workdir}")
             if step % train.evaluate_every == 0 and step != last:
                 watchdog.rest()
+                jax.block_until_ready(metrics)
                 with clock.spent("evaluating"):
                     scores = [r.score for r in _evaluate(setup, state, benchmarks)]
                 log.write_accuracies(step, {s.name: s.accuracy for s in scores})

@@ -127,7 +127,11 @@ class Clock:
         return self._seconds | {"total": time.perf_counter() - self.began}
 
     def goodput(self) -> float:
-        """Returns the share of time since it began that went into training proper."""
+        """Returns the share of time since it began that went into training proper.
+
+        At least: while the host waits for data, the device may still be busy with the
+        update before.
+        """
         seconds = self.seconds()
         lost = sum(seconds[part] for part in self.PARTS)
         return max(0.0, 1 - lost / max(seconds["total"], 1e-9))
@@ -170,7 +174,10 @@ class Interval:
             "images_per_second": (
                 len(fetched) * batch_size / max(spent["total"] - pauses, 1e-9)
             ),
-        } | {f"{part}_share": spent[part] / spent["total"] for part in Clock.PARTS}
+        } | {
+            f"{part}_share": spent[part] / max(spent["total"], 1e-9)
+            for part in Clock.PARTS
+        }
 
 
 class RunLog:

@@ -5,20 +5,21 @@ import sys
 
 
 class Watchdog:
-    """Ends the process with status 1 where no update finishes for too long.
+    """Ends the process with status 1 where nothing is finished for too long.
 
     Python's own fault handler watches from a thread that needs no lock; before it ends
     the process it prints what every thread was doing.
 
     Args:
-      seconds: that an update may take, compiling included; 0 watches nothing.
+      seconds: from one call of `alive` to the next, compiling included; 0 watches
+        nothing.
     """
 
     def __init__(self, seconds: int):
         self._seconds = seconds
 
     def alive(self) -> None:
-        """Gives the next update its time."""
+        """Gives what comes next its time."""
         if self._seconds:
             # Not `sys.stderr`, which may be anything.
             faulthandler.dump_traceback_later(

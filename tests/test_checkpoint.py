@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import json
 import os
 import shutil
 import subprocess
@@ -9,10 +10,11 @@ import subprocess
 import jax
 import jax.numpy as jnp
 import numpy as np
+import orbax.checkpoint as ocp
 import pytest
 from helpers import eloquent
 
-from robustscanner_jax import partition
+from robustscanner_jax import distributed, partition
 from robustscanner_jax.checkpoint import Checkpoints, DataPosition, NotSaved
 from robustscanner_jax.checkpoint_reading import restore_variables
 from robustscanner_jax.optim import make_optimizer
@@ -271,6 +273,61 @@ def test_nothing_starts_anew_where_every_checkpoint_is_damaged(tmp_path):
 
 
 @pytest.mark.usefixtures("orbax_reads_left_over")
+def test_all_processes_fall_back_where_one_cannot_read(tmp_path, monkeypatch, caplog):
+    with contextlib.closing(Checkpoints(tmp_path, keep=2)) as checkpoints:
+        save(checkpoints, state_of(6), state_of(7))
+        others = iter([True, False])
+        monkeypatch.setattr(
+            distributed, "anywhere", lambda here: here or next(others, False)
+        )
+        assert int(checkpoints.restore(shapes(state_of(7)))[0].step) == 6
+    assert "7 is damaged (another process cannot read it)" in caplog.text
+    assert (tmp_path / "checkpoints" / "7.damaged").is_dir()
+
+
+def test_an_error_that_passes_is_no_damage(checkpoints, monkeypatch):
+    save(checkpoints, state_of(6), state_of(7))
+    restore, calls = ocp.CheckpointManager.restore, []
+
+    def failing_once(*arguments, **keywords):
+        calls.append(arguments)
+        if len(calls) == 1:
+            raise OSError("stale file handle")
+        return restore(*arguments, **keywords)
+
+    monkeypatch.setattr(ocp.CheckpointManager, "restore", failing_once)
+    assert int(checkpoints.restore(shapes(state_of(7)))[0].step) == 7
+
+
+@pytest.mark.parametrize(
+    "error", [PermissionError("not yours"), RuntimeError("RESOURCE_EXHAUSTED: memory")]
+)
+def test_what_is_no_damage_is_raised_as_it_is(checkpoints, monkeypatch, error):
+    save(checkpoints, state_of(6), state_of(7))
+
+    def failing(*arguments, **keywords):
+        raise error
+
+    monkeypatch.setattr(ocp.CheckpointManager, "restore", failing)
+    with pytest.raises(type(error), match=str(error)):
+        checkpoints.restore(shapes(state_of(7)))
+    assert checkpoints.latest() == 7
+
+
+def test_a_checkpoint_from_before_digests_is_read_with_a_warning(tmp_path, caplog):
+    with contextlib.closing(Checkpoints(tmp_path, keep=2)) as checkpoints:
+        save(checkpoints, state_of(7))
+    path = tmp_path / "checkpoints" / "7" / "data" / "metadata"
+    kept = json.loads(path.read_text(encoding="utf-8"))
+    del kept["digests"], kept["crc32"]
+    path.write_text(json.dumps(kept), encoding="utf-8")
+    with contextlib.closing(Checkpoints(tmp_path, keep=2)) as again:
+        state, position = again.restore(shapes(state_of(7)))
+    assert_same_bits(state, state_of(7))
+    assert position == POSITION and "from before digests" in caplog.text
+
+
+@pytest.mark.usefixtures("orbax_reads_left_over")
 def test_a_data_position_that_changed_on_disk_is_noticed(tmp_path, caplog):
     with contextlib.closing(Checkpoints(tmp_path, keep=2)) as checkpoints:
         save(checkpoints, state_of(6), state_of(7))
@@ -329,3 +386,24 @@ def test_a_full_disk_costs_the_newest_checkpoint_alone(
         save(checkpoints, state_of(3))
     with contextlib.closing(Checkpoints(small_disk, keep=2)) as again:
         assert_same_bits(again.restore(shapes(state_of(3)))[0], state_of(3))
+
+
+@pytest.mark.usefixtures("orbax_reads_left_over")
+def test_a_failed_save_costs_neither_the_next_nor_the_retention(
+    small_disk, monkeypatch, caplog
+):
+    monkeypatch.setattr("robustscanner_jax.checkpoint.OVERHEAD", 0.0)
+    with contextlib.closing(Checkpoints(small_disk, keep=2)) as checkpoints:
+        filler = small_disk / "filler"
+        for step in (1, 5, 9):
+            save(checkpoints, state_of(step), state_of(step + 1))
+            filler.write_bytes(bytes(shutil.disk_usage(small_disk).free - 50_000))
+            checkpoints.save(state_of(step + 2), POSITION)  # fails in the background
+            while checkpoints._manager.is_saving_in_progress():
+                time.sleep(0.01)
+            filler.unlink()
+            checkpoints.save(state_of(step + 3), POSITION)
+            checkpoints.wait()
+            folder = small_disk / "checkpoints"
+            assert {p.name for p in folder.iterdir()} == {str(step + 1), str(step + 3)}
+    assert "the checkpoint before this one was not saved" in caplog.text

@@ -20,7 +20,7 @@ class RenderedSpec:
     """What the string names.
 
     Attributes:
-      preset: of `data_prep.synthetic.settings`.
+      preset: of `data_prep.synthetic.presets`.
       seed: of the whole source; image i depends on preset, seed, split and i alone.
       count: images.
       split: "train", or "heldout" for words that never occur in "train", or "any".

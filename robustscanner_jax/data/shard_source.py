@@ -24,6 +24,8 @@ from robustscanner_jax.data.records import (
 Found = dict[str, Any] | ValueError
 # Seconds: a record that takes longer came from the disk. In memory it takes 2e-6.
 _WAITED = 50e-6
+# So many of them in a call mean a disk: a busy machine interrupts one or two as well.
+_MANY_WAITS = 4
 # That wait for the disk at the same time, each for a shard of its own.
 _READING_THREADS = 8
 
@@ -79,17 +81,20 @@ class ShardSource:
     def read_many(self, indices: Sequence[int]) -> list[Found]:
         """Returns `self[i]` of each, or the error that it raises.
 
-        Records in the page cache are read one after the other. From the first that has
-        to be waited for, the rest is read in threads, with one call a shard.
+        Records in the page cache are read one after the other. Once some had to be
+        waited for, the rest is read in threads, with one call a shard.
         """
         found: list[Any] = [None] * len(indices)
         if len(indices) and not 0 <= min(indices) <= max(indices) < len(self):
             raise IndexError(f"{self.name}: expected records below {len(self)}")
         rows = sorted(range(len(indices)), key=indices.__getitem__)
+        waits, started = 0, time.perf_counter()
         for done, row in enumerate(rows, 1):
-            started = time.perf_counter()
             found[row] = self._read_one(indices[row])
-            if time.perf_counter() - started > _WAITED:
+            ended = time.perf_counter()
+            waits += ended - started > _WAITED
+            started = ended
+            if waits == _MANY_WAITS:
                 self._read_in_threads(rows[done:], indices, found)
                 break
         return found

@@ -1,4 +1,4 @@
-"""A quarter of the channels, rendered words alone: for a few hours of two CPU cores.
+"""A quarter of the channels, rendered words alone: 19 hours of two CPU cores.
 
 Run:    python -m robustscanner_jax.main --config=configs/tiny.py --workdir=RUN
 """

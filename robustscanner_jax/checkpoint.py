@@ -9,6 +9,7 @@ import errno
 import logging
 import os
 import shutil
+import time
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,8 @@ logger = logging.getLogger(__name__)
 DAMAGED = ".damaged"
 # A checkpoint takes so much more than its arrays, at most.
 OVERHEAD = 1.05
+# Attempts, a tenth of a second apart.
+REMOVALS = 50
 
 
 class NotSaved(OSError):
@@ -179,7 +182,7 @@ class Checkpoints:
             return
         if jax.process_index() == 0:
             for part in self.folder.glob("*.orbax-checkpoint-tmp*"):
-                shutil.rmtree(part, ignore_errors=True)
+                _remove(part)
         distributed.wait_for_all("not saved")
         self._manager.reload()  # it had taken the oldest off its list for this one
         raise NotSaved(f"{self.folder}: {failure or 'another process could not write'}")
@@ -203,3 +206,13 @@ class Checkpoints:
         if failure is not None:
             logger.error("the last checkpoint was not saved: %s", failure)
         self._manager.close()
+
+
+def _remove(part: Path) -> None:
+    """Removes what a failed save wrote; its other threads may still be writing."""
+    for _ in range(REMOVALS):
+        shutil.rmtree(part, ignore_errors=True)
+        if not part.exists():
+            return
+        time.sleep(0.1)
+    logger.warning("%s: not all of it could be removed", part)

@@ -31,8 +31,7 @@ from launch.commands import (
     Commands,
     LaunchError,
     check_name,
-    leave,
-    split_arguments,
+    run_launcher,
 )
 
 MODULES = {
@@ -166,16 +165,15 @@ def parser() -> argparse.ArgumentParser:
     return found
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def act(options: argparse.Namespace, arguments: Sequence[str]) -> None:
     """Checks everything, then runs or prints the command."""
-    own, arguments = split_arguments(sys.argv[1:] if argv is None else argv)
-    options = parser().parse_args(own)
-    try:
-        check(options, arguments)
-        Commands(dry_run=options.dry_run).run(command(options, arguments))
-    except LaunchError as error:
-        return leave(parser(), error)
-    return 0
+    check(options, arguments)
+    Commands(dry_run=options.dry_run).run(command(options, arguments))
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command line; returns the exit status."""
+    return run_launcher(parser(), act, argv)
 
 
 if __name__ == "__main__":

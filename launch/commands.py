@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 # Of clouds and clusters alike: letters, digits and dashes, at most 63.
 NAME = re.compile(r"[a-z]([-a-z0-9]{0,61}[a-z0-9])?")
@@ -122,7 +122,23 @@ def main_command(arguments: Sequence[str], *, python: str = "python3") -> str:
     return shlex.join([python, "-m", "robustscanner_jax.main", *arguments])
 
 
-def leave(parser: argparse.ArgumentParser, error: LaunchError) -> int:
-    """Says what is wrong; returns the exit status."""
-    print(f"{parser.prog}: error: {error}", file=sys.stderr)
-    return 2
+def run_launcher(
+    parser: argparse.ArgumentParser,
+    act: Callable[[argparse.Namespace, Sequence[str]], None],
+    argv: Sequence[str] | None = None,
+) -> int:
+    """Parses the command line of a launcher and acts; returns the exit status.
+
+    Args:
+      parser: of the launcher's own arguments.
+      act: gets them, and those after `--`; its `LaunchError` becomes one sentence.
+      argv: without the program's name; None takes the process's own.
+    """
+    own, arguments = split_arguments(sys.argv[1:] if argv is None else argv)
+    options = parser.parse_args(own)
+    try:
+        act(options, arguments)
+    except LaunchError as error:
+        print(f"{parser.prog}: error: {error}", file=sys.stderr)
+        return 2
+    return 0

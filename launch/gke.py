@@ -26,8 +26,7 @@ from launch.commands import (
     LaunchError,
     check_arguments,
     check_name,
-    leave,
-    split_arguments,
+    run_launcher,
     workdir_of,
 )
 
@@ -133,19 +132,16 @@ def parser() -> argparse.ArgumentParser:
     return found
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def act(options: argparse.Namespace, arguments: Sequence[str]) -> None:
     """Checks everything, then applies or prints the manifest."""
-    own, arguments = split_arguments(sys.argv[1:] if argv is None else argv)
-    options = parser().parse_args(own)
-    try:
-        check(options, arguments)
-        text = without_spot(manifest(options, arguments))
-        Commands(dry_run=options.dry_run).run(
-            ["kubectl", "apply", "-f", "-"], input=text
-        )
-    except LaunchError as error:
-        return leave(parser(), error)
-    return 0
+    check(options, arguments)
+    text = without_spot(manifest(options, arguments))
+    Commands(dry_run=options.dry_run).run(["kubectl", "apply", "-f", "-"], input=text)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command line; returns the exit status."""
+    return run_launcher(parser(), act, argv)
 
 
 if __name__ == "__main__":

@@ -20,9 +20,8 @@ from launch.commands import (
     LaunchError,
     check_arguments,
     check_name,
-    leave,
     main_command,
-    split_arguments,
+    run_launcher,
     workdir_of,
 )
 from robustscanner_jax.distributed import AUTO, COORDINATOR
@@ -165,34 +164,33 @@ def parser() -> argparse.ArgumentParser:
     return found
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def act(options: argparse.Namespace, arguments: Sequence[str]) -> None:
     """Checks everything, then runs or prints the commands of the action."""
-    own, arguments = split_arguments(sys.argv[1:] if argv is None else argv)
-    options = parser().parse_args(own)
     tool = Commands(dry_run=options.dry_run)
-    try:
-        check(options, arguments)
-        planned = commands(options, arguments)
-        if options.action == "run" and options.queued:
-            # The machines come when there is capacity: install and start then.
-            tool.run(planned[0])
-            tool.wait_for(
-                [
-                    *("gcloud", "compute", "tpus", "queued-resources", "describe"),
-                    options.name,
-                    f"--zone={options.zone}",
-                    *_project(options),
-                    "--format=value(state.state)",
-                ],
-                ready="ACTIVE",
-                failed=("FAILED", "SUSPENDED", "SUSPENDING"),
-            )
-            planned = planned[1:]
-        for command in planned:
-            tool.run(command)
-    except LaunchError as error:
-        return leave(parser(), error)
-    return 0
+    check(options, arguments)
+    planned = commands(options, arguments)
+    if options.action == "run" and options.queued:
+        # The machines come when there is capacity: install and start then.
+        tool.run(planned[0])
+        tool.wait_for(
+            [
+                *("gcloud", "compute", "tpus", "queued-resources", "describe"),
+                options.name,
+                f"--zone={options.zone}",
+                *_project(options),
+                "--format=value(state.state)",
+            ],
+            ready="ACTIVE",
+            failed=("FAILED", "SUSPENDED", "SUSPENDING"),
+        )
+        planned = planned[1:]
+    for command in planned:
+        tool.run(command)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command line; returns the exit status."""
+    return run_launcher(parser(), act, argv)
 
 
 if __name__ == "__main__":

@@ -91,7 +91,10 @@ def test_the_pipeline_options_are_those_that_beam_knows():
         ([*SPARK, "--master=host:7077", *CONVERT], "--master: expected spark://"),
         ([*SPARK, "--pool=localhost", *CONVERT], "--pool: expected HOST:PORT"),
         ([*DATAFLOW, *CONVERT], "its workers cannot mount the input"),
-        ([*DATAFLOW, "--", "synthesize", "--output=/tmp/x"], "below /bucket/, where"),
+        (
+            [*DATAFLOW, "--", "synthesize", "--output=/data/x"],
+            "below /bucket/, where",
+        ),
         ([*DATAFLOW, "--region=here", *RENDER], "--region: expected"),
         ([*DATAFLOW, "--bucket=gs://b", *RENDER], "--bucket: expected"),
         ([*DATAFLOW, "--project=P", *RENDER], "--project: expected"),

@@ -6,6 +6,10 @@ Run:    python -m benchmarks.ablation --config=configs/tiny.py --steps=4000 \
             --seeds=1,2 --output=runs/ablation --benchmark=dev:real/dev.tsv
 Prints: accuracy by variant and benchmark, the mean over the seeds and each seed. A run
         that is there already is not repeated, so an interrupted table goes on.
+
+--stored=150000 renders so many words of each preset and seed once, and the runs read
+them; --together=4 trains so many networks at once on a device that one of them leaves
+idle (on a GPU, set XLA_PYTHON_CLIENT_MEM_FRACTION to the share of each).
 """
 
 import argparse
@@ -13,51 +17,99 @@ import json
 import subprocess
 import sys
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
-# Flags beyond the config's; {seed} and {count} are filled in.
-SOURCE = "--config.data.train=('rendered:{preset}?seed={seed}&count={count}',)"
+from robustscanner_jax.data.records import INDEX_NAME
+
+# What a variant changes: flags of the network and its data, or what its words lack.
 VARIANTS: dict[str, tuple[str, ...]] = {
     "all parts": (),
     "without the position branch": ("--config.model.use_position=False",),
     "without the context branch": ("--config.model.use_hybrid=False",),
     "without augmentation": ("--config.data.augment=0.0",),
-    "without random strings": ("no-random",),
-    "16 fonts": ("few-fonts",),
-    "without textures": ("no-textures",),
+    "without random strings": ("random strings",),
+    "16 fonts": ("fonts",),
+    "without textures": ("textures",),
 }
 COUNT = 20_000_000
-RENDERED = (
-    "words:rendered:full?seed=2&count=2048&split=heldout",
-    "RandText:rendered:randtext?seed=2&count=2000&split=heldout",
-)
+
+
+class Look(NamedTuple):
+    """Presets of the generator that belong together.
+
+    Attributes:
+      words: trained on, by what is left out of them; "" for nothing.
+      benchmarks: (name, preset, count) of spellings that are never trained on.
+    """
+
+    words: dict[str, str]
+    benchmarks: tuple[tuple[str, str, int], ...]
+
+
+LOOKS = {
+    "full": Look(
+        {
+            "": "full",
+            "random strings": "no-random",
+            "fonts": "few-fonts",
+            "textures": "no-textures",
+        },
+        (("words", "full", 2048), ("RandText", "randtext", 2000)),
+    ),
+    # Short lower-case words in 16 fonts, for a network that a CPU trains in minutes.
+    "easy": Look(
+        {"": "easy-mixed", "random strings": "easy"},
+        (("words", "easy", 2048), ("RandText", "easy-randtext", 2000)),
+    ),
+}
+RENDERED_SEED = 2
+
+
+def source_of(preset: str, *, seed: int, count: int, split: str, stored: Path) -> str:
+    """Returns the source of rendered words: on the fly, or the folder they are in.
+
+    Args:
+      preset, seed, count, split: of the words.
+      stored: folder that holds rendered datasets, made here; `Path()` for none.
+    """
+    if stored == Path():
+        return f"rendered:{preset}?seed={seed}&count={count}&split={split}"
+    folder = stored / f"{preset}-{split}-{seed}"
+    command = [sys.executable, "-m", "data_prep.synthesize", f"--output={folder}"]
+    flags = [f"--preset={preset}", f"--seed={seed}", f"--count={count}"]
+    if not (folder / INDEX_NAME).is_file():
+        subprocess.run(
+            [*command, *flags, f"--split={split}"], check=True, stdout=sys.stderr
+        )
+    return str(folder)
 
 
 def flags_of(
     changes: Sequence[str],
     *,
     seed: int,
-    preset: str,
+    source: str,
     benchmarks: Sequence[str],
     rest: Sequence[str],
 ) -> list[str]:
     """Returns the flags of one run.
 
     Args:
-      changes: of the variant: a flag, or the preset its words are rendered with.
+      changes: of the variant, see `VARIANTS`; what the words lack is in `source`.
       seed: of weights, order and words.
-      preset: of the words, where the variant names none.
+      source: of the words.
       benchmarks: NAME:SOURCE.
       rest: flags of every run.
     """
-    presets = [c for c in changes if not c.startswith("--")] or [preset]
     sets = ",".join(repr(b) for b in benchmarks)
     return [
         *rest,
         f"--config.seed={seed}",
-        SOURCE.format(preset=presets[0], seed=seed, count=COUNT),
+        f"--config.data.train=({source!r},)",
         f"--config.data.evaluate=({sets},)",
         *(c for c in changes if c.startswith("--")),
     ]
@@ -100,35 +152,59 @@ def main() -> None:
     add("--steps", type=int, required=True, help="updates of each run")
     add("--seeds", default="1,2", help="runs of each variant")
     add("--output", type=Path, required=True, help="folder of the run folders")
-    add("--preset", default="full", help="of the rendered words")
+    add("--look", default="full", choices=list(LOOKS), help="of the rendered words")
+    add("--stored", type=int, default=0, help="words rendered to disk first; 0: none")
+    add("--together", type=int, default=1, help="runs at the same time")
     add("--benchmark", action="append", default=[], help="NAME:SOURCE, repeatable")
-    add("--only", nargs="*", default=list(VARIANTS), choices=list(VARIANTS))
+    add("--only", nargs="*", default=list(VARIANTS), choices=list(VARIANTS),
+        help="variants; one that the look does not have is left out")  # fmt: skip
     add("rest", nargs="*", help="-- and flags of the main program for every run")
     options = parser.parse_args()
-    benchmarks = [*RENDERED, *options.benchmark]
-    table: dict[str, list[dict[str, float]]] = {}
-    for seed in options.seeds.split(","):
+    stored = options.output / "words" if options.stored else Path()
+    look = LOOKS[options.look]
+    benchmarks = [
+        f"{name}:"
+        + source_of(
+            preset, seed=RENDERED_SEED, count=count, split="heldout", stored=stored
+        )
+        for name, preset, count in look.benchmarks
+    ]
+    benchmarks += options.benchmark
+    rest = [
+        f"--config.train.steps={options.steps}",
+        # At the end alone: its table says that the run is finished.
+        f"--config.train.evaluate_every={options.steps}",
+        *options.rest,
+    ]
+    runs = {}
+    for seed in map(int, options.seeds.split(",")):
         for name in options.only:
-            workdir = options.output / f"{name.replace(' ', '-')}-{seed}"
-            flags = flags_of(
-                VARIANTS[name],
-                seed=int(seed),
-                preset=options.preset,
-                benchmarks=benchmarks,
-                rest=[
-                    f"--config.train.steps={options.steps}",
-                    # At the end alone: its table says that the run is finished.
-                    f"--config.train.evaluate_every={options.steps}",
-                    *options.rest,
-                ],
+            changes = VARIANTS[name]
+            lacking = "".join(c for c in changes if not c.startswith("--"))
+            if lacking not in look.words:
+                continue
+            source = source_of(
+                look.words[lacking],
+                seed=seed,
+                count=options.stored or COUNT,
+                split="train",
+                stored=stored,
             )
-            train(workdir, [f"--config={options.config}", *flags])
-            table.setdefault(name, []).append(accuracies(workdir))
+            flags = flags_of(
+                changes, seed=seed, source=source, benchmarks=benchmarks, rest=rest
+            )
+            workdir = options.output / f"{name.replace(' ', '-')}-{seed}"
+            runs[name, seed] = workdir, [f"--config={options.config}", *flags]
+    with ThreadPoolExecutor(options.together) as pool:
+        list(pool.map(lambda run: train(*run), runs.values()))
+    table: dict[str, list[dict[str, float]]] = {}
+    for (name, _), (workdir, _) in runs.items():
+        table.setdefault(name, []).append(accuracies(workdir))
     names = list(next(iter(table.values()))[0])
     print(f"| trained | {' | '.join(names)} |")
     print("|---" * (1 + len(names)) + "|")
-    for name, runs in table.items():
-        print(row(name, runs))
+    for name, results in table.items():
+        print(row(name, results))
 
 
 if __name__ == "__main__":

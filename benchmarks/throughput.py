@@ -23,6 +23,7 @@ import numpy as np
 
 from robustscanner_jax import partition
 from robustscanner_jax.charset import DICT90, Charset
+from robustscanner_jax.compute import for_device
 from robustscanner_jax.data.pipeline import DEVICE_KEYS, fake_batch
 from robustscanner_jax.decoding import greedy
 from robustscanner_jax.flops import forward_flops, peak_flops
@@ -114,7 +115,7 @@ def run_case(case: str) -> str:
     what, width, dtype, batch = case.split(":")
     batch_size = int(batch)
     max_len = 10 if what == "read" else 30
-    model = RobustScanner(width=width, max_len=max_len, dtype=jnp.dtype(dtype))
+    model = for_device(RobustScanner(width=width, max_len=max_len), dtype)
     if what == "profile":
         return profile(make_train(model, batch_size))
     make = make_train if what == "train" else make_read

@@ -9,22 +9,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from robustscanner_jax import partition
+from robustscanner_jax.compute import for_device
 from robustscanner_jax.decoding import Decoded, greedy
 from robustscanner_jax.models.normalise import normalise
 from robustscanner_jax.models.robustscanner import Explanation
 from robustscanner_jax.open_weights import open_weights
 from robustscanner_jax.reading import Reader, Reading
 from robustscanner_jax.weights import Weights
-
-
-def compute_dtype(name: str) -> Any:
-    """Returns the dtype of "float32", "bfloat16" or "auto".
-
-    "auto" is bfloat16 on accelerators and float32 on CPU, where bfloat16 is slower.
-    """
-    if name == "auto":
-        name = "float32" if jax.default_backend() == "cpu" else "bfloat16"
-    return jnp.dtype(name)
 
 
 @functools.partial(jax.jit, static_argnames="model")
@@ -39,14 +30,14 @@ class Recognizer(Reader):
       weights: network, charset and preprocessing.
       batch_size: rows computed at once; smaller batches are padded to a power of two,
         so that few shapes are compiled.
-      dtype: of the computation, see `compute_dtype`.
+      dtype: of the computation, see `compute.compute_dtype`.
     """
 
     def __init__(self, weights: Weights, *, batch_size: int = 64, dtype: str = "auto"):
         self.weights = weights
         self.charset = weights.charset
         self.preprocessing = weights.preprocessing
-        self.model = weights.model.clone(dtype=compute_dtype(dtype))
+        self.model = for_device(weights.model, dtype)
         self.mesh = partition.make_mesh(jax.local_devices())
         # Every device gets as many rows as any other.
         self.batch_size = -(-batch_size // self.mesh.size) * self.mesh.size

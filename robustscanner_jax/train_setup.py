@@ -13,10 +13,10 @@ from robustscanner_jax import config as config_lib
 from robustscanner_jax import partition, run_folder
 from robustscanner_jax.charset import Charset
 from robustscanner_jax.checkpoint import Checkpoints, DataPosition
+from robustscanner_jax.compute import for_device
 from robustscanner_jax.models.robustscanner import RobustScanner
 from robustscanner_jax.optim import make_optimizer, make_schedule
 from robustscanner_jax.preprocessing import Preprocessing
-from robustscanner_jax.recognizer import compute_dtype
 from robustscanner_jax.steps import TrainState, create_state
 from robustscanner_jax.transfer import transfer
 from robustscanner_jax.weights import Weights, load_weights
@@ -64,9 +64,7 @@ def set_up(config: config_lib.Config, workdir: Path) -> Setup:
         workdir=workdir,
         charset=charset,
         rule=config_lib.make_preprocessing(config),
-        model=config_lib.make_model(config, charset).clone(
-            dtype=compute_dtype(config.model.dtype)
-        ),
+        model=for_device(config_lib.make_model(config, charset), config.model.dtype),
         schedule=schedule,
         tx=make_optimizer(
             schedule, clip_norm=train.clip_norm, weight_decay=train.weight_decay

@@ -81,9 +81,10 @@ def _expected_shapes(model: Any) -> dict[str, tuple[int, ...]]:
 
 
 def model_config(model: RobustScanner) -> dict[str, Any]:
-    """Returns the model's options without its computation dtype, as JSON values."""
+    """Returns the model's options but those of its computation, as JSON values."""
     names = [f.name for f in dataclasses.fields(model) if f.init]
-    return {n: getattr(model, n) for n in names if n not in ("parent", "name", "dtype")}
+    left_out = ("parent", "name", "dtype", "unroll")
+    return {n: getattr(model, n) for n in names if n not in left_out}
 
 
 def check_charset(model: RobustScanner, charset: Charset) -> list[str]:

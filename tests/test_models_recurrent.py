@@ -72,6 +72,14 @@ def test_stepping_equals_the_whole_sequence():
         np.testing.assert_allclose(output, whole[:, step], atol=1e-6)
 
 
+@pytest.mark.parametrize("unroll", [4, 9, 20])
+def test_writing_out_steps_of_the_loop_changes_nothing(unroll):
+    lstm, variables, inputs = setup(4, 3, 9, 5, width=8)
+    expected = lstm.apply(variables, inputs)
+    got = lstm.clone(unroll=unroll).apply(variables, inputs)
+    np.testing.assert_allclose(got, expected, atol=1e-6)
+
+
 def test_later_inputs_do_not_change_earlier_outputs():
     lstm, variables, inputs = setup(2, 2, 6, 4, width=8)
     changed = inputs.at[:, 3:].set(9.0)

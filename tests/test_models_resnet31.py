@@ -35,8 +35,21 @@ def naive_pool(x: np.ndarray, window: tuple[int, int]) -> np.ndarray:
 def test_pooling_keeps_the_partial_windows_at_the_edges(size, window, seed):
     # All negative: a border of zeros would win.
     x = -np.random.default_rng(seed).uniform(1, 2, (2, *size, 3)).astype(np.float32)
-    got = max_pool_ceil(jnp.asarray(x), window)
-    np.testing.assert_array_equal(got, naive_pool(x, window))
+    for for_gradient in (False, True):
+        got = max_pool_ceil(jnp.asarray(x), window, for_gradient=for_gradient)
+        np.testing.assert_array_equal(got, naive_pool(x, window))
+
+
+def test_the_gradient_of_pooling_goes_to_the_maximum_of_each_window():
+    x = np.random.default_rng(0).permutation(5 * 3 * 2).reshape(1, 5, 3, 2)
+    x = x.astype(np.float32)
+
+    def total(v):
+        return max_pool_ceil(v, (2, 2), for_gradient=True).sum()
+
+    grads = jax.grad(total)(jnp.asarray(x))
+    pooled = np.repeat(np.repeat(naive_pool(x, (2, 2)), 2, 1), 2, 2)[:, :5, :3]
+    np.testing.assert_array_equal(grads, x == pooled)
 
 
 def backbone_shape(scale: float, h: int, w: int) -> tuple[int, ...]:

@@ -1,8 +1,6 @@
 """Reading from Python: every kind of image, any batch, errors that name the image."""
 
 import cv2
-import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -11,7 +9,7 @@ from PIL import Image
 from training import noise_image, reader, reading_weights
 
 from robustscanner_jax.reading import Reading, to_bgr
-from robustscanner_jax.recognizer import Recognizer, compute_dtype
+from robustscanner_jax.recognizer import Recognizer
 from robustscanner_jax.weights import save_weights
 
 
@@ -149,9 +147,3 @@ def test_what_is_no_run_and_no_weights_is_refused_by_name(tmp_path):
 def test_batches_are_a_multiple_of_the_devices():
     assert Recognizer(reading_weights(), batch_size=9).batch_size == 16
     assert reader().batch_size == reader().smallest_batch == 8
-
-
-def test_the_automatic_dtype_is_float32_on_a_cpu():
-    assert jax.default_backend() == "cpu"
-    assert compute_dtype("auto") == jnp.float32
-    assert compute_dtype("bfloat16") == jnp.bfloat16

@@ -157,6 +157,18 @@ def test_an_unknown_preset_or_key_is_refused():
         assert get_settings(preset).attempts > 0
 
 
+def test_the_easy_strings_have_the_look_and_the_letters_of_the_easy_words():
+    easy = get_settings("easy").to_dict()
+    for preset in ("easy-randtext", "easy-mixed"):
+        other = get_settings(preset).to_dict()
+        assert {name for name in easy if easy[name] != other[name]} == {"words"}
+    options = plain(get_settings("easy-randtext")).words
+    vocabulary = load_vocabulary(options)
+    for label in draw_many(vocabulary, options, 300):
+        assert label.islower() and label.isalpha() and 3 <= len(label) <= 5
+        assert label not in vocabulary.known
+
+
 def test_a_preset_for_ablation_leaves_out_one_thing():
     full = get_settings("full").to_dict()
     for preset, section in (

@@ -1,5 +1,6 @@
 """Named settings of the word generator."""
 
+import string
 from collections.abc import Callable
 from typing import Any
 
@@ -33,8 +34,9 @@ EASY_FAMILIES = (
 def get_settings(preset: str = "full") -> ConfigDict:
     """Returns the settings of a preset, locked: a misspelt key fails.
 
-    `full` is calibrated on real crops, `easy` is for minutes of training on a CPU,
-    `randtext` shows strings without context in the look of `full`. For ablations,
+    `full` is calibrated on real crops, `easy` is for minutes of training on a CPU;
+    `randtext` and `easy-randtext` show strings without context in the look of either,
+    `easy-mixed` as many such strings as words. For ablations,
     `full` without random strings (`no-random`), with 16 fonts (`few-fonts`), and
     without textures in background and fill (`no-textures`).
 
@@ -61,6 +63,8 @@ def _make_easy(settings: Any) -> None:
     settings.words.lengths = (3, 5)
     settings.words.shares = ConfigDict({"word": 1.0})
     settings.words.case_shares = ConfigDict({"lower": 1.0})
+    settings.words.random_alphabets = (string.ascii_lowercase,)
+    settings.words.random_shortest, settings.words.random_longest = 3, 5
     settings.words.by_frequency = 0.0
     settings.fonts.families = EASY_FAMILIES
     settings.fonts.max_files = 16
@@ -92,6 +96,16 @@ def _make_easy(settings: Any) -> None:
     degrade.blur = 0.015
 
 
+def _make_easy_randtext(settings: Any) -> None:
+    _make_easy(settings)
+    _make_randtext(settings)
+
+
+def _make_easy_mixed(settings: Any) -> None:
+    _make_easy(settings)
+    settings.words.shares = ConfigDict({"word": 1.0, "random": 1.0})
+
+
 def _make_randtext(settings: Any) -> None:
     settings.words.shares = ConfigDict({"random": 1.0})
 
@@ -114,6 +128,8 @@ def _drop_textures(settings: Any) -> None:
 PRESETS: dict[str, Callable[[Any], None]] = {
     "full": _leave,
     "easy": _make_easy,
+    "easy-mixed": _make_easy_mixed,
+    "easy-randtext": _make_easy_randtext,
     "randtext": _make_randtext,
     "no-random": _drop_random,
     "few-fonts": _keep_few_fonts,

@@ -5,6 +5,8 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from data_prep.synthetic.words import RANDOM_ALPHABETS
+
 
 def full() -> ConfigDict:
     """Returns the settings that are calibrated on real crops; not locked."""
@@ -65,6 +67,7 @@ def _words() -> ConfigDict:
     words.long_kept = 0.30
     words.marked_kept = 0.35  # the same for words with an apostrophe or a dot
     words.short_kept = 0.45  # the same for words of one and two letters
+    words.random_alphabets = RANDOM_ALPHABETS  # one is drawn for each random string
     words.random_length = 4.0  # mean characters of a random string, beyond the
     words.random_shortest = 2  # shortest (exponential)
     words.random_longest = 16  # characters of the longest random string

@@ -16,7 +16,8 @@ SPLITS = ("train", "heldout", "any")
 _HELDOUT_PARTS = 20  # one part of these is held out
 _EXEMPT_LENGTH = 2  # labels up to here occur in every split
 _UPPER_DIGITS = string.ascii_uppercase + string.digits
-_RANDOM_ALPHABETS = (
+# Of random strings; named twice, an alphabet is drawn twice as often.
+RANDOM_ALPHABETS = (
     string.ascii_uppercase,
     _UPPER_DIGITS,
     _UPPER_DIGITS,
@@ -150,7 +151,7 @@ def _number(dice: Dice, vocabulary: Vocabulary, settings: SimpleNamespace) -> st
 
 
 def _random(dice: Dice, vocabulary: Vocabulary, settings: SimpleNamespace) -> str:
-    alphabet = dice.pick(_RANDOM_ALPHABETS)
+    alphabet = dice.pick(settings.random_alphabets)
     tail = -settings.random_length * math.log1p(-dice.random())
     length = min(settings.random_shortest + int(tail), settings.random_longest)
     label = "".join(dice.pick(alphabet) for _ in range(length))

@@ -29,18 +29,20 @@ class HybridBranch(nn.Module):
       pad_id: its row is zero at the start and gets no gradient.
       width: of embedding, LSTM and queries.
       dtype: of the computation.
+      unroll: of the recurrence, see `StackedLSTM`.
     """
 
     num_tokens: int
     pad_id: int
     width: int = 128
     dtype: DTypeLike = jnp.float32
+    unroll: int = 1
 
     def setup(self):
         self.embedding = self.param(
             "embedding", embedding_init(self.pad_id), (self.num_tokens, self.width)
         )
-        self.lstm = StackedLSTM(self.width, dtype=self.dtype)
+        self.lstm = StackedLSTM(self.width, dtype=self.dtype, unroll=self.unroll)
 
     def _embed(self, tokens: Int[Array, "*batch"]) -> Float[Array, "*batch d"]:
         rows = self.embedding[tokens]

@@ -16,13 +16,14 @@ class PositionAwareModule(nn.Module):
 
     width: int = 128
     dtype: DTypeLike = jnp.float32
+    unroll: int = 1
 
     @nn.compact
     def __call__(self, keys: Float[Array, "b h w d"]) -> Float[Array, "b h w d"]:
         b, h, w, d = keys.shape
-        rows = StackedLSTM(self.width, dtype=self.dtype, name="lstm")(
-            keys.reshape(b * h, w, d)
-        )
+        rows = StackedLSTM(
+            self.width, dtype=self.dtype, unroll=self.unroll, name="lstm"
+        )(keys.reshape(b * h, w, d))
         mixed = rows.reshape(b, h, w, self.width)
         mixed = nn.Conv(self.width, (3, 3), padding=1, dtype=self.dtype, name="mix1")(
             mixed
@@ -40,11 +41,13 @@ class PositionBranch(nn.Module):
         published checkpoints.
       width: of queries and keys.
       dtype: of the computation.
+      unroll: of the recurrence, see `StackedLSTM`.
     """
 
     num_positions: int
     width: int = 128
     dtype: DTypeLike = jnp.float32
+    unroll: int = 1
 
     def setup(self):
         self.embedding = self.param(
@@ -52,7 +55,9 @@ class PositionBranch(nn.Module):
             nn.initializers.normal(1.0),
             (self.num_positions, self.width),
         )
-        self.position_aware = PositionAwareModule(self.width, dtype=self.dtype)
+        self.position_aware = PositionAwareModule(
+            self.width, dtype=self.dtype, unroll=self.unroll
+        )
 
     def __call__(
         self, keys: Float[Array, "b h w d"], num_steps: int

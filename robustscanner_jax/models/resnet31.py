@@ -35,14 +35,28 @@ STEM_CHANNELS = (64, 128)
 
 
 def max_pool_ceil(
-    x: Float[Array, "b h w c"], window: tuple[int, int]
+    x: Float[Array, "b h w c"], window: tuple[int, int], *, for_gradient: bool
 ) -> Float[Array, "b h2 w2 c"]:
-    """Returns the maximum of each window; a partial window at the edge counts."""
+    """Returns the maximum of each window; a partial window at the edge counts.
+
+    Args:
+      x: any map.
+      window: and stride, (height, width) cells.
+      for_gradient: compute it so that the gradient is cheap. The values are the same,
+        but what XLA fuses with them rounds otherwise, and reading keeps the rounding
+        that is closest to the published implementations.
+    """
     rows, columns = (
         -size % step for size, step in zip(x.shape[1:3], window, strict=True)
     )
     x = jnp.pad(x, ((0, 0), (0, rows), (0, columns), (0, 0)), constant_values=-jnp.inf)
-    return nn.max_pool(x, window, strides=window)
+    if not for_gradient:
+        return nn.max_pool(x, window, strides=window)
+    # The gradient of `nn.max_pool`, whose windows might overlap, is a scatter: with it
+    # a training step takes 9 % longer on an H100 and 4 % on CPU.
+    b, h, w, c = x.shape
+    cells = x.reshape(b, h // window[0], window[0], w // window[1], window[1], c)
+    return cells.max(axis=(2, 4))
 
 
 class ConvNorm(nn.Module):
@@ -132,7 +146,7 @@ class ResNet31(nn.Module):
             x = nn.relu(conv_norm(channels, f"stem{number}")(x, train=train))
         for number, stage in enumerate(STAGES, start=2):
             if stage.pool != (1, 1):
-                x = max_pool_ceil(x, stage.pool)
+                x = max_pool_ceil(x, stage.pool, for_gradient=train)
             for block in range(stage.blocks):
                 x = BasicBlock(
                     round(stage.channels * self.channel_scale),

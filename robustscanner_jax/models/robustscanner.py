@@ -61,6 +61,7 @@ class RobustScanner(nn.Module):
         its place.
       dtype: of the computation; parameters, statistics, softmax and logits stay
         float32. With float64 variables, float64 is float64 throughout.
+      unroll: of the recurrences, see `StackedLSTM`; moves speed alone.
     """
 
     num_classes: int = 93
@@ -76,6 +77,7 @@ class RobustScanner(nn.Module):
     use_hybrid: bool = True
     use_position: bool = True
     dtype: DTypeLike = jnp.float32
+    unroll: int = 1
 
     def setup(self):
         self.backbone = ResNet31(
@@ -83,9 +85,11 @@ class RobustScanner(nn.Module):
         )
         self.reduction = nn.Conv(self.decoder_width, (1, 1), dtype=self.dtype)
         self.hybrid = HybridBranch(
-            self.num_tokens, self.pad_id, self.decoder_width, self.dtype
+            self.num_tokens, self.pad_id, self.decoder_width, self.dtype, self.unroll
         )
-        self.position = PositionBranch(self.max_len + 1, self.decoder_width, self.dtype)
+        self.position = PositionBranch(
+            self.max_len + 1, self.decoder_width, self.dtype, self.unroll
+        )
         self.fusion = DynamicFusion(self.dtype)
         self.classifier = nn.Dense(self.num_classes, dtype=self.dtype)
 

@@ -1,0 +1,26 @@
+"""How the network is computed on the device at hand."""
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from robustscanner_jax.compute import compute_dtype, for_device
+from robustscanner_jax.models.robustscanner import RobustScanner
+
+
+@pytest.mark.parametrize(
+    ("backend", "dtype", "unroll"),
+    [("cpu", "float32", False), ("gpu", "bfloat16", True), ("tpu", "bfloat16", True)],
+)
+def test_accelerators_compute_in_bfloat16_with_written_out_loops(
+    monkeypatch, backend, dtype, unroll
+):
+    monkeypatch.setattr(jax, "default_backend", lambda: backend)
+    model = for_device(RobustScanner(width="nano"), "auto")
+    assert model.dtype == jnp.dtype(dtype)
+    assert (model.unroll > 1) is unroll
+
+
+def test_a_named_dtype_is_taken_on_any_device():
+    assert compute_dtype("bfloat16") == jnp.bfloat16
+    assert compute_dtype("float32") == jnp.float32

@@ -40,7 +40,7 @@ class Machine:
       overlap: share of the all-reduce that can hide behind the backward pass.
     """
 
-    step: float = 0.060
+    step: float = 0.0523
     batch: int = 256
     per_host: int = 8
     intra: float = 450.0

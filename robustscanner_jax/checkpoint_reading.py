@@ -52,16 +52,16 @@ def restore_newest(
         raise ValueError(f"{folder}: no complete checkpoint")
     damaged = []
     for step in steps:
-        kept, problem = None, None
+        problem = None
         for _ in range(ATTEMPTS):
+            kept = None
             try:
                 kept = _restore(manager, folder, step, wanted)
-                break
             except _Damaged as error:
                 problem = str(error)
-        # All processes take the same step.
-        if not distributed.anywhere(kept is None):
-            return kept, step
+            # Together they try again, or take the step before: reading has barriers.
+            if not distributed.anywhere(kept is None):
+                return kept, step
         problem = problem or "another process cannot read it"
         logger.warning("%s: checkpoint %d is damaged (%s)", folder, step, problem)
         damaged.append(f"{step} ({problem})")

@@ -114,6 +114,9 @@ def _train(
             with clock.maybe_compiling():
                 device_batch = partition.put_batch(batch, DEVICE_KEYS, setup.mesh)
                 state, metrics = step_fn(state, device_batch)
+            # The memory is a worker's. An error would keep it, with this frame, until
+            # Python has gone, too late to be given back.
+            del batch, device_batch
             interval.metrics.append(metrics)
             profiled.after(step, metrics)
             log.step()

@@ -2,6 +2,7 @@
 
 import collections
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -78,12 +79,23 @@ def test_every_kind_makes_labels_of_its_own_form(vocabulary, options):
         options.shares = kept
 
 
-def test_train_and_heldout_never_share_a_label_of_three_characters(vocabulary, options):
+def test_train_and_heldout_never_share_a_label(vocabulary, options):
     train = draw_many(vocabulary, options, 1500, "train")
     heldout = draw_many(vocabulary, options, 1500, "heldout", seed=1)
-    spellings = {label.casefold() for label in train if len(label) > 2}
+    spellings = {label.casefold() for label in train}
     assert spellings.isdisjoint(label.casefold() for label in heldout)
-    assert any(len(label) > 2 for label in heldout)
+    assert all(len(label) > 2 for label in heldout)
+
+
+@pytest.mark.parametrize("preset", ["full", "randtext"])
+def test_heldout_labels_are_as_long_as_those_of_training(preset):
+    options = plain(get_settings(preset)).words
+    vocabulary = load_vocabulary(options)
+    train, heldout = (
+        [len(x) for x in draw_many(vocabulary, options, 800, split) if len(x) > 2]
+        for split in ("train", "heldout")
+    )
+    assert np.mean(heldout) == pytest.approx(np.mean(train), abs=0.5)
 
 
 @given(st.text(words.CHARACTERS, min_size=1, max_size=12))
@@ -91,7 +103,7 @@ def test_a_label_belongs_to_one_split_in_any_case(label):
     for spelling in (label, label.upper(), label.lower(), label.swapcase()):
         assert words.is_heldout(spelling) == words.is_heldout(label)
     splits = [split for split in ("train", "heldout") if words.belongs(label, split)]
-    assert len(splits) == (2 if len(label) <= 2 else 1)
+    assert len(splits) == 1
     assert words.belongs(label, "any")
 
 

@@ -14,7 +14,7 @@ PUNCTUATION = "".join(c for c in CHARACTERS if not c.isalnum())
 SPLITS = ("train", "heldout", "any")
 
 _HELDOUT_PARTS = 20  # one part of these is held out
-_EXEMPT_LENGTH = 2  # labels up to here occur in every split
+_EXEMPT_LENGTH = 2  # labels up to here are never held out
 _UPPER_DIGITS = string.ascii_uppercase + string.digits
 # Of random strings; named twice, an alphabet is drawn twice as often.
 RANDOM_ALPHABETS = (
@@ -40,8 +40,7 @@ def is_heldout(label: str) -> bool:
     """Returns whether a spelling is kept out of training, for every kind of label.
 
     One spelling in twenty, by the CRC-32 of the case-folded label. Labels of one and
-    two characters are exempt and never count as held out: there are too few of them
-    to train without.
+    two characters are never held out: there are too few of them to train without.
     """
     if len(label) <= _EXEMPT_LENGTH:
         return False
@@ -51,17 +50,14 @@ def is_heldout(label: str) -> bool:
 def belongs(label: str, split: str) -> bool:
     """Returns whether a split may show this label.
 
-    `train` shows what is not held out, `heldout` what is, `any` everything. Exempt
-    labels (see `is_heldout`) belong to every split.
+    `train` shows what is not held out, `heldout` what is, `any` everything.
 
     Raises:
       ValueError: there is no such split.
     """
     if split not in SPLITS:
         raise ValueError(f"split: expected one of {', '.join(SPLITS)}, got {split!r}")
-    if split == "any" or len(label) <= _EXEMPT_LENGTH:
-        return True
-    return is_heldout(label) == (split == "heldout")
+    return split == "any" or is_heldout(label) == (split == "heldout")
 
 
 def draw_text(

@@ -25,15 +25,32 @@ import numpy as np
 
 from robustscanner_jax.data.records import INDEX_NAME
 
-# What a variant changes: flags of the network and its data, or what its words lack.
-VARIANTS: dict[str, tuple[str, ...]] = {
-    "all parts": (),
-    "without the position branch": ("--config.model.use_position=False",),
-    "without the context branch": ("--config.model.use_hybrid=False",),
-    "without augmentation": ("--config.data.augment=0.0",),
-    "without random strings": ("random strings",),
-    "16 fonts": ("fonts",),
-    "without textures": ("textures",),
+
+class Variant(NamedTuple):
+    """What is left out.
+
+    Attributes:
+      flags: of the main program.
+      lacks: of the words it is trained on, a key of `Look.words`.
+    """
+
+    flags: tuple[str, ...] = ()
+    lacks: str = ""
+
+
+NO_POSITION = "--config.model.use_position=False"
+VARIANTS = {
+    "all parts": Variant(),
+    "without the position branch": Variant((NO_POSITION,)),
+    "without the context branch": Variant(("--config.model.use_hybrid=False",)),
+    "without augmentation": Variant(("--config.data.augment=0.0",)),
+    "without random strings": Variant(lacks="random strings"),
+    # The paper's case: trained on words, and then shown strings without context.
+    "without random strings and position branch": Variant(
+        (NO_POSITION,), lacks="random strings"
+    ),
+    "16 fonts": Variant(lacks="fonts"),
+    "without textures": Variant(lacks="textures"),
 }
 COUNT = 20_000_000
 
@@ -66,53 +83,27 @@ LOOKS = {
         (("words", "easy", 2048), ("RandText", "easy-randtext", 2000)),
     ),
 }
-RENDERED_SEED = 2
 
 
-def source_of(preset: str, *, seed: int, count: int, split: str, stored: Path) -> str:
+def source_of(
+    preset: str, *, seed: int, count: int, split: str, stored: Path | None
+) -> str:
     """Returns the source of rendered words: on the fly, or the folder they are in.
 
     Args:
       preset, seed, count, split: of the words.
-      stored: folder that holds rendered datasets, made here; `Path()` for none.
+      stored: folder of rendered datasets; this one is made where it is not there.
     """
-    if stored == Path():
+    if stored is None:
         return f"rendered:{preset}?seed={seed}&count={count}&split={split}"
     folder = stored / f"{preset}-{split}-{seed}"
-    command = [sys.executable, "-m", "data_prep.synthesize", f"--output={folder}"]
-    flags = [f"--preset={preset}", f"--seed={seed}", f"--count={count}"]
     if not (folder / INDEX_NAME).is_file():
+        command = [sys.executable, "-m", "data_prep.synthesize", f"--output={folder}"]
+        words = [f"--preset={preset}", f"--seed={seed}", f"--count={count}"]
         subprocess.run(
-            [*command, *flags, f"--split={split}"], check=True, stdout=sys.stderr
+            [*command, *words, f"--split={split}"], check=True, stdout=sys.stderr
         )
     return str(folder)
-
-
-def flags_of(
-    changes: Sequence[str],
-    *,
-    seed: int,
-    source: str,
-    benchmarks: Sequence[str],
-    rest: Sequence[str],
-) -> list[str]:
-    """Returns the flags of one run.
-
-    Args:
-      changes: of the variant, see `VARIANTS`; what the words lack is in `source`.
-      seed: of weights, order and words.
-      source: of the words.
-      benchmarks: NAME:SOURCE.
-      rest: flags of every run.
-    """
-    sets = ",".join(repr(b) for b in benchmarks)
-    return [
-        *rest,
-        f"--config.seed={seed}",
-        f"--config.data.train=({source!r},)",
-        f"--config.data.evaluate=({sets},)",
-        *(c for c in changes if c.startswith("--")),
-    ]
 
 
 def train(workdir: Path, flags: Sequence[str]) -> None:
@@ -144,6 +135,41 @@ def row(name: str, runs: Sequence[dict[str, float]]) -> str:
     return f"| {name} | {' | '.join(cells)} |"
 
 
+def plan(options: argparse.Namespace) -> dict[str, list[tuple[Path, list[str]]]]:
+    """Returns folder and flags of every run, one a seed, by the variant's name."""
+    look = LOOKS[options.look]
+    stored = options.output / "words" if options.stored else None
+    count = options.stored or COUNT
+    benchmarks = [
+        f"{name}:"
+        + source_of(preset, seed=2, count=words, split="heldout", stored=stored)
+        for name, preset, words in look.benchmarks
+    ]
+    sets = ",".join(repr(b) for b in [*benchmarks, *options.benchmark])
+    every = [
+        f"--config={options.config}",
+        f"--config.train.steps={options.steps}",
+        # At the end alone: its table says that the run is finished.
+        f"--config.train.evaluate_every={options.steps}",
+        *options.rest,
+        f"--config.data.evaluate=({sets},)",
+    ]
+    runs: dict[str, list[tuple[Path, list[str]]]] = {}
+    for name in options.only:
+        flags, lacks = VARIANTS[name]
+        if lacks not in look.words:
+            continue
+        for seed in map(int, options.seeds.split(",")):
+            source = source_of(
+                look.words[lacks], seed=seed, count=count, split="train", stored=stored
+            )
+            data = f"--config.data.train=({source!r},)"
+            workdir = options.output / f"{name.replace(' ', '-')}-{seed}"
+            run = workdir, [*every, f"--config.seed={seed}", data, *flags]
+            runs.setdefault(name, []).append(run)
+    return runs
+
+
 def main() -> None:
     """Trains what is not there yet, and prints the table."""
     parser = argparse.ArgumentParser(description="One part left out at a time.")
@@ -159,47 +185,15 @@ def main() -> None:
     add("--only", nargs="*", default=list(VARIANTS), choices=list(VARIANTS),
         help="variants; one that the look does not have is left out")  # fmt: skip
     add("rest", nargs="*", help="-- and flags of the main program for every run")
-    options = parser.parse_args()
-    stored = options.output / "words" if options.stored else Path()
-    look = LOOKS[options.look]
-    benchmarks = [
-        f"{name}:"
-        + source_of(
-            preset, seed=RENDERED_SEED, count=count, split="heldout", stored=stored
-        )
-        for name, preset, count in look.benchmarks
-    ]
-    benchmarks += options.benchmark
-    rest = [
-        f"--config.train.steps={options.steps}",
-        # At the end alone: its table says that the run is finished.
-        f"--config.train.evaluate_every={options.steps}",
-        *options.rest,
-    ]
-    runs = {}
-    for seed in map(int, options.seeds.split(",")):
-        for name in options.only:
-            changes = VARIANTS[name]
-            lacking = "".join(c for c in changes if not c.startswith("--"))
-            if lacking not in look.words:
-                continue
-            source = source_of(
-                look.words[lacking],
-                seed=seed,
-                count=options.stored or COUNT,
-                split="train",
-                stored=stored,
-            )
-            flags = flags_of(
-                changes, seed=seed, source=source, benchmarks=benchmarks, rest=rest
-            )
-            workdir = options.output / f"{name.replace(' ', '-')}-{seed}"
-            runs[name, seed] = workdir, [f"--config={options.config}", *flags]
+    runs = plan(options := parser.parse_args())
     with ThreadPoolExecutor(options.together) as pool:
-        list(pool.map(lambda run: train(*run), runs.values()))
-    table: dict[str, list[dict[str, float]]] = {}
-    for (name, _), (workdir, _) in runs.items():
-        table.setdefault(name, []).append(accuracies(workdir))
+        # The first seed of every variant before the second of any.
+        for seed_runs in zip(*runs.values(), strict=True):
+            list(pool.map(lambda run: train(*run), seed_runs))
+    table = {
+        name: [accuracies(workdir) for workdir, _ in of_seeds]
+        for name, of_seeds in runs.items()
+    }
     names = list(next(iter(table.values()))[0])
     print(f"| trained | {' | '.join(names)} |")
     print("|---" * (1 + len(names)) + "|")

@@ -17,7 +17,7 @@ from helpers import eloquent
 
 from robustscanner_jax import distributed, partition
 from robustscanner_jax.checkpoint import Checkpoints, DataPosition, NotSaved
-from robustscanner_jax.checkpoint_reading import restore_variables
+from robustscanner_jax.checkpoint_reading import ATTEMPTS, restore_variables
 from robustscanner_jax.optim import make_optimizer
 from robustscanner_jax.steps import TrainState
 
@@ -273,14 +273,25 @@ def test_nothing_starts_anew_where_every_checkpoint_is_damaged(tmp_path):
     assert "\n" not in str(info.value)
 
 
+def fail_elsewhere(monkeypatch, attempts: int) -> None:
+    """Lets another process fail to read a checkpoint that often."""
+    others = iter([True] * attempts)
+    monkeypatch.setattr(
+        distributed, "anywhere", lambda here: here or next(others, False)
+    )
+
+
+def test_all_processes_try_again_where_one_cannot_read(checkpoints, monkeypatch):
+    save(checkpoints, state_of(6), state_of(7))
+    fail_elsewhere(monkeypatch, attempts=ATTEMPTS - 1)
+    assert int(checkpoints.restore(shapes(state_of(7)))[0].step) == 7
+
+
 @pytest.mark.usefixtures("orbax_reads_left_over")
 def test_all_processes_fall_back_where_one_cannot_read(tmp_path, monkeypatch, caplog):
     with contextlib.closing(Checkpoints(tmp_path, keep=2)) as checkpoints:
         save(checkpoints, state_of(6), state_of(7))
-        others = iter([True, False])
-        monkeypatch.setattr(
-            distributed, "anywhere", lambda here: here or next(others, False)
-        )
+        fail_elsewhere(monkeypatch, attempts=ATTEMPTS)
         assert int(checkpoints.restore(shapes(state_of(7)))[0].step) == 6
     assert "7 is damaged (another process cannot read it)" in caplog.text
     assert (tmp_path / "checkpoints" / "7.damaged").is_dir()

@@ -1,7 +1,9 @@
 """A recogniser in nine minutes on two CPU cores: short lower-case words, few fonts.
 
+With twice the learning rate it starts to read when the seed lets it: 92, 77, 82 %.
+
 Run:    python -m robustscanner_jax.main --config=configs/quickstart.py --workdir=RUN
-Expect: 94.8 % of 1,024 words whose spelling never occurs in training.
+Expect: 93.9 % (seed 1) of 1,024 words whose spelling never occurs in training.
 """
 
 from ml_collections import ConfigDict
@@ -23,7 +25,7 @@ def get_config() -> ConfigDict:
     config.data.batch_size = 64
     config.train.steps = 1_300
     config.train.schedule = "one_cycle"
-    config.train.peak_lr = 3e-3
+    config.train.peak_lr = 1.5e-3
     config.train.log_every = 50
     config.train.evaluate_every = 1_300  # at the end
     config.train.save_every = 300

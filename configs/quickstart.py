@@ -3,7 +3,7 @@
 With twice the learning rate it starts to read when the seed lets it: 92, 77, 82 %.
 
 Run:    python -m robustscanner_jax.main --config=configs/quickstart.py --workdir=RUN
-Expect: 93.9 % (seed 1) of 1,024 words whose spelling never occurs in training.
+Expect: 92.3 % (seed 1: 93.9) of 1,024 words whose spelling never occurs in training.
 """
 
 from ml_collections import ConfigDict

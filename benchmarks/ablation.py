@@ -23,7 +23,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from robustscanner_jax.data.records import INDEX_NAME
+from robustscanner_jax.data.rendered import RenderedSpec
 
 
 class Variant(NamedTuple):
@@ -85,25 +85,16 @@ LOOKS = {
 }
 
 
-def source_of(
-    preset: str, *, seed: int, count: int, split: str, stored: Path | None
-) -> str:
-    """Returns the source of rendered words: on the fly, or the folder they are in.
+def source_of(source: str, stored: Path | None) -> str:
+    """Returns `rendered:...` as it is, or the folder its words are stored in.
 
     Args:
-      preset, seed, count, split: of the words.
+      source: see `robustscanner_jax.data.rendered`.
       stored: folder of rendered datasets; this one is made where it is not there.
     """
     if stored is None:
-        return f"rendered:{preset}?seed={seed}&count={count}&split={split}"
-    folder = stored / f"{preset}-{split}-{seed}"
-    if not (folder / INDEX_NAME).is_file():
-        command = [sys.executable, "-m", "data_prep.synthesize", f"--output={folder}"]
-        words = [f"--preset={preset}", f"--seed={seed}", f"--count={count}"]
-        subprocess.run(
-            [*command, *words, f"--split={split}"], check=True, stdout=sys.stderr
-        )
-    return str(folder)
+        return source
+    return str(RenderedSpec.parse(source).store(stored))
 
 
 def train(workdir: Path, flags: Sequence[str]) -> None:
@@ -140,11 +131,10 @@ def plan(options: argparse.Namespace) -> dict[str, list[tuple[Path, list[str]]]]
     look = LOOKS[options.look]
     stored = options.output / "words" if options.stored else None
     count = options.stored or COUNT
-    benchmarks = [
-        f"{name}:"
-        + source_of(preset, seed=2, count=words, split="heldout", stored=stored)
-        for name, preset, words in look.benchmarks
-    ]
+    benchmarks = []
+    for name, preset, words in look.benchmarks:
+        source = f"rendered:{preset}?seed=2&count={words}&split=heldout"
+        benchmarks.append(f"{name}:{source_of(source, stored)}")
     sets = ",".join(repr(b) for b in [*benchmarks, *options.benchmark])
     every = [
         f"--config={options.config}",
@@ -160,10 +150,8 @@ def plan(options: argparse.Namespace) -> dict[str, list[tuple[Path, list[str]]]]
         if lacks not in look.words:
             continue
         for seed in map(int, options.seeds.split(",")):
-            source = source_of(
-                look.words[lacks], seed=seed, count=count, split="train", stored=stored
-            )
-            data = f"--config.data.train=({source!r},)"
+            source = f"rendered:{look.words[lacks]}?seed={seed}&count={count}"
+            data = f"--config.data.train=({source_of(source, stored)!r},)"
             workdir = options.output / f"{name.replace(' ', '-')}-{seed}"
             run = workdir, [*every, f"--config.seed={seed}", data, *flags]
             runs.setdefault(name, []).append(run)

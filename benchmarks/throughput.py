@@ -56,7 +56,9 @@ def seconds_per_call(call: Callable[[], object]) -> tuple[float, float]:
     return (time.perf_counter() - start) / calls, first
 
 
-def make_train(model: RobustScanner, batch_size: int) -> Callable[[], object]:
+def make_train(
+    model: RobustScanner, batch_size: int, rule: Preprocessing = RULE
+) -> Callable[[], object]:
     """Returns a call that applies one update to a state it keeps."""
     mesh = partition.make_mesh()
     schedule = make_schedule("constant", peak=1e-4, steps=10)
@@ -66,8 +68,8 @@ def make_train(model: RobustScanner, batch_size: int) -> Callable[[], object]:
             train_step,
             model=model,
             tx=tx,
-            mean=RULE.mean,
-            scale=RULE.scale,
+            mean=rule.mean,
+            scale=rule.scale,
             ema_decay=0.0,
         ),
         mesh,
@@ -77,11 +79,11 @@ def make_train(model: RobustScanner, batch_size: int) -> Callable[[], object]:
         jax.random.key(0),
         model=model,
         tx=tx,
-        image_size=(RULE.height, RULE.max_width),
+        image_size=(rule.height, rule.max_width),
         ema=False,
     )
     state = partition.place_state(create, mesh)
-    batch = fake_batch(batch_size, charset=CHARSET, rule=RULE, max_len=model.max_len)
+    batch = fake_batch(batch_size, charset=CHARSET, rule=rule, max_len=model.max_len)
     batch = partition.put_batch(batch, DEVICE_KEYS, mesh)
     kept = [state]
 

@@ -1,5 +1,6 @@
 """How the network is computed on the device at hand: what moves speed, not meaning."""
 
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -29,9 +30,28 @@ def for_device(model: RobustScanner, dtype: str) -> RobustScanner:
       model: any; its parameters fit the result.
       dtype: see `compute_dtype`.
     """
+    if _has_accelerator():
+        return model.clone(dtype=compute_dtype(dtype), unroll=UNROLL)
     return model.clone(
-        dtype=compute_dtype(dtype), unroll=UNROLL if _has_accelerator() else 1
+        dtype=compute_dtype(dtype), kernel_gradient=_kernel_gradient(dtype)
     )
+
+
+def _kernel_gradient(name: str) -> Any:
+    """Returns the dtype of kernel gradients on CPU, see `models.convolution`.
+
+    "auto" is bfloat16 where the processor multiplies matrices of it.
+    """
+    if name == "auto" and _has_bfloat16_tiles():
+        return jnp.dtype("bfloat16")
+    return compute_dtype(name)
+
+
+def _has_bfloat16_tiles() -> bool:
+    try:
+        return "amx_bf16" in Path("/proc/cpuinfo").read_text()
+    except OSError:  # not Linux
+        return False
 
 
 def _has_accelerator() -> bool:

@@ -83,7 +83,7 @@ def _expected_shapes(model: Any) -> dict[str, tuple[int, ...]]:
 def model_config(model: RobustScanner) -> dict[str, Any]:
     """Returns the model's options but those of its computation, as JSON values."""
     names = [f.name for f in dataclasses.fields(model) if f.init]
-    left_out = ("parent", "name", "dtype", "unroll")
+    left_out = ("parent", "name", "dtype", "unroll", "kernel_gradient")
     return {n: getattr(model, n) for n in names if n not in left_out}
 
 

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
+from robustscanner_jax import compute
 from robustscanner_jax.compute import compute_dtype, for_device
 from robustscanner_jax.models.robustscanner import RobustScanner
 
@@ -19,6 +20,25 @@ def test_accelerators_compute_in_bfloat16_with_written_out_loops(
     model = for_device(RobustScanner(width="nano"), "auto")
     assert model.dtype == jnp.dtype(dtype)
     assert (model.unroll > 1) is unroll
+    assert (model.kernel_gradient is None) is unroll  # what XLA does well there
+
+
+@pytest.mark.parametrize(
+    ("tiles", "dtype", "gradient"),
+    [
+        (True, "auto", "bfloat16"),
+        (False, "auto", "float32"),
+        (True, "float32", "float32"),  # as asked
+        (False, "bfloat16", "bfloat16"),
+    ],
+)
+def test_a_cpu_rounds_kernel_gradients_where_that_is_faster_and_allowed(
+    monkeypatch, tiles, dtype, gradient
+):
+    monkeypatch.setattr(jax, "default_backend", lambda: "cpu")
+    monkeypatch.setattr(compute, "_has_bfloat16_tiles", lambda: tiles)
+    model = for_device(RobustScanner(width="nano"), dtype)
+    assert model.kernel_gradient == jnp.dtype(gradient)
 
 
 def test_a_named_dtype_is_taken_on_any_device():

@@ -4,6 +4,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, DTypeLike, Float
 
+from robustscanner_jax.models.convolution import same_conv
 from robustscanner_jax.models.recurrent import StackedLSTM
 
 
@@ -17,6 +18,7 @@ class PositionAwareModule(nn.Module):
     width: int = 128
     dtype: DTypeLike = jnp.float32
     unroll: int = 1
+    kernel_gradient: DTypeLike | None = None
 
     @nn.compact
     def __call__(self, keys: Float[Array, "b h w d"]) -> Float[Array, "b h w d"]:
@@ -25,11 +27,16 @@ class PositionAwareModule(nn.Module):
             self.width, dtype=self.dtype, unroll=self.unroll, name="lstm"
         )(keys.reshape(b * h, w, d))
         mixed = rows.reshape(b, h, w, self.width)
-        mixed = nn.Conv(self.width, (3, 3), padding=1, dtype=self.dtype, name="mix1")(
-            mixed
-        )
-        return nn.Conv(self.width, (3, 3), padding=1, dtype=self.dtype, name="mix2")(
-            nn.relu(mixed)
+        mixed = nn.relu(self._mix("mix1")(mixed))
+        return self._mix("mix2")(mixed)
+
+    def _mix(self, name: str) -> nn.Conv:
+        return same_conv(
+            self.width,
+            3,
+            kernel_gradient=self.kernel_gradient,
+            dtype=self.dtype,
+            name=name,
         )
 
 
@@ -42,12 +49,14 @@ class PositionBranch(nn.Module):
       width: of queries and keys.
       dtype: of the computation.
       unroll: of the recurrence, see `StackedLSTM`.
+      kernel_gradient: of the convolutions, see `same_conv`.
     """
 
     num_positions: int
     width: int = 128
     dtype: DTypeLike = jnp.float32
     unroll: int = 1
+    kernel_gradient: DTypeLike | None = None
 
     def setup(self):
         self.embedding = self.param(
@@ -56,7 +65,10 @@ class PositionBranch(nn.Module):
             (self.num_positions, self.width),
         )
         self.position_aware = PositionAwareModule(
-            self.width, dtype=self.dtype, unroll=self.unroll
+            self.width,
+            dtype=self.dtype,
+            unroll=self.unroll,
+            kernel_gradient=self.kernel_gradient,
         )
 
     def __call__(

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, DTypeLike, Float
 
 from robustscanner_jax.models.batch_norm import BatchNorm
+from robustscanner_jax.models.convolution import same_conv
 
 # He initialisation over the fan-out, as the published training recipe.
 CONV_INIT = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
@@ -67,15 +68,16 @@ class ConvNorm(nn.Module):
     use_bias: bool = False
     unbiased_variance: bool = True
     dtype: DTypeLike = jnp.float32
+    kernel_gradient: DTypeLike | None = None
 
     @nn.compact
     def __call__(
         self, x: Float[Array, "b h w c"], *, train: bool
     ) -> Float[Array, "b h w c2"]:
-        x = nn.Conv(
+        x = same_conv(
             self.channels,
-            (self.kernel, self.kernel),
-            padding=self.kernel // 2,
+            self.kernel,
+            kernel_gradient=self.kernel_gradient,
             use_bias=self.use_bias,
             kernel_init=CONV_INIT,
             dtype=self.dtype,
@@ -92,6 +94,7 @@ class BasicBlock(nn.Module):
     channels: int
     unbiased_variance: bool = True
     dtype: DTypeLike = jnp.float32
+    kernel_gradient: DTypeLike | None = None
 
     @nn.compact
     def __call__(
@@ -103,6 +106,7 @@ class BasicBlock(nn.Module):
                 kernel,
                 unbiased_variance=self.unbiased_variance,
                 dtype=self.dtype,
+                kernel_gradient=self.kernel_gradient,
                 name=name,
             )
 
@@ -122,11 +126,14 @@ class ResNet31(nn.Module):
       channel_scale: factor on all channels; 1 is the published network.
       unbiased_variance: see `BatchNorm`.
       dtype: of the computation; parameters stay float32.
+      kernel_gradient: of the convolutions, see `same_conv`; moves speed alone, and
+        rounding.
     """
 
     channel_scale: float = 1.0
     unbiased_variance: bool = True
     dtype: DTypeLike = jnp.float32
+    kernel_gradient: DTypeLike | None = None
 
     @nn.compact
     def __call__(
@@ -138,6 +145,7 @@ class ResNet31(nn.Module):
                 use_bias=True,
                 unbiased_variance=self.unbiased_variance,
                 dtype=self.dtype,
+                kernel_gradient=self.kernel_gradient,
                 name=name,
             )
 
@@ -152,6 +160,7 @@ class ResNet31(nn.Module):
                     round(stage.channels * self.channel_scale),
                     unbiased_variance=self.unbiased_variance,
                     dtype=self.dtype,
+                    kernel_gradient=self.kernel_gradient,
                     name=f"stage{number}_block{block}",
                 )(x, train=train)
             x = nn.relu(

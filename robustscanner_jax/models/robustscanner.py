@@ -16,6 +16,7 @@ from robustscanner_jax.models.attention import (
     read_glimpses,
     valid_cells,
 )
+from robustscanner_jax.models.convolution import same_conv
 from robustscanner_jax.models.fusion import DynamicFusion
 from robustscanner_jax.models.hybrid import HybridBranch
 from robustscanner_jax.models.position import PositionBranch
@@ -62,6 +63,7 @@ class RobustScanner(nn.Module):
       dtype: of the computation; parameters, statistics, softmax and logits stay
         float32. With float64 variables, float64 is float64 throughout.
       unroll: of the recurrences, see `StackedLSTM`; moves speed alone.
+      kernel_gradient: of the convolutions, see `same_conv`; moves speed and rounding.
     """
 
     num_classes: int = 93
@@ -78,17 +80,30 @@ class RobustScanner(nn.Module):
     use_position: bool = True
     dtype: DTypeLike = jnp.float32
     unroll: int = 1
+    kernel_gradient: DTypeLike | None = None
 
     def setup(self):
         self.backbone = ResNet31(
-            CHANNEL_SCALE[self.width], self.unbiased_variance, self.dtype
+            CHANNEL_SCALE[self.width],
+            self.unbiased_variance,
+            self.dtype,
+            self.kernel_gradient,
         )
-        self.reduction = nn.Conv(self.decoder_width, (1, 1), dtype=self.dtype)
+        self.reduction = same_conv(
+            self.decoder_width,
+            1,
+            kernel_gradient=self.kernel_gradient,
+            dtype=self.dtype,
+        )
         self.hybrid = HybridBranch(
             self.num_tokens, self.pad_id, self.decoder_width, self.dtype, self.unroll
         )
         self.position = PositionBranch(
-            self.max_len + 1, self.decoder_width, self.dtype, self.unroll
+            self.max_len + 1,
+            self.decoder_width,
+            self.dtype,
+            self.unroll,
+            self.kernel_gradient,
         )
         self.fusion = DynamicFusion(self.dtype)
         self.classifier = nn.Dense(self.num_classes, dtype=self.dtype)

@@ -1,0 +1,127 @@
+"""Convolutions: whichever way the kernel's gradient is computed, it is the same."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from robustscanner_jax.models import convolution
+from robustscanner_jax.models.convolution import kernel_gradient, same_conv
+from robustscanner_jax.models.robustscanner import RobustScanner
+
+FEW = convolution.MIN_CHANNELS
+ENOUGH_CELLS = (10, 20)
+
+
+def gradients_of_a_random_loss(conv, size, channels, *, dtype=jnp.float32):
+    """Returns the output, and the gradients by the parameters and the input."""
+    keys = jax.random.split(jax.random.key(0), 3)
+    x = jax.random.normal(keys[0], (2, *size, channels), dtype)
+    variables = conv.init(keys[1], x)
+    y = conv.apply(variables, x)
+    y_bar = jax.random.normal(keys[2], y.shape, dtype)
+
+    def loss(variables, x):
+        return (conv.apply(variables, x) * y_bar).sum()
+
+    return y, jax.jit(jax.grad(loss, argnums=(0, 1)))(variables, x)
+
+
+def furthest(a, b):
+    """Returns the largest difference relative to the largest value, over the leaves."""
+    return max(
+        float(abs(x - y).max() / abs(y).max())
+        for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
+    )
+
+
+@settings(max_examples=20)
+@given(
+    rows=st.integers(1, 9),
+    columns=st.integers(1, 24),
+    channels=st.integers(1, FEW + 4),
+    features=st.integers(1, 9),
+    kernel=st.sampled_from([1, 3, 5]),
+)
+def test_the_kernels_gradient_is_that_of_xla(rows, columns, channels, features, kernel):
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((3, rows, columns, channels), np.float32)
+    y_bar = rng.standard_normal((3, rows, columns, features), np.float32)
+    convolve = functools.partial(
+        jax.lax.conv_general_dilated,
+        window_strides=(1, 1),
+        padding="SAME",
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+    )
+    zeros = jnp.zeros((kernel, kernel, channels, features))
+    (want,) = jax.linear_transpose(lambda k: convolve(x, k), zeros)(y_bar)
+    for dtype, near in ((jnp.float32, 1e-5), (jnp.bfloat16, 2e-2)):
+        got = jax.jit(kernel_gradient, static_argnums=(2, 3))(x, y_bar, kernel, dtype)
+        assert got.dtype == jnp.float32  # the sums, whatever the factors
+        np.testing.assert_allclose(got, want, rtol=0, atol=near * abs(want).max())
+
+
+@pytest.mark.parametrize("size", [ENOUGH_CELLS, (3, 4)])
+@pytest.mark.parametrize("channels", [FEW - 1, FEW])
+@pytest.mark.parametrize("kernel", [1, 3])
+def test_all_gradients_of_a_convolution_agree(kernel, channels, size):
+    plain, taps = (same_conv(8, kernel, kernel_gradient=k) for k in (None, jnp.float32))
+    y, gradients = gradients_of_a_random_loss(taps, size, channels)
+    want_y, want = gradients_of_a_random_loss(plain, size, channels)
+    np.testing.assert_array_equal(y, want_y)  # reading is not touched
+    assert furthest(gradients, want) < 1e-5
+
+
+def test_bfloat16_factors_round_the_kernels_gradient_alone():
+    plain, rounded = (same_conv(8, 3, kernel_gradient=k) for k in (None, jnp.bfloat16))
+    y, (params, x) = gradients_of_a_random_loss(rounded, ENOUGH_CELLS, FEW)
+    want_y, (want_params, want_x) = gradients_of_a_random_loss(plain, ENOUGH_CELLS, FEW)
+    np.testing.assert_array_equal(y, want_y)
+    np.testing.assert_allclose(x, want_x, rtol=0, atol=1e-5)
+    assert 1e-5 < furthest(params, want_params) < 2e-2
+    bias = params["params"]["bias"], want_params["params"]["bias"]
+    np.testing.assert_allclose(*bias, rtol=1e-5)
+
+
+def test_float64_stays_float64():
+    with jax.enable_x64(True):
+        plain, taps = (
+            same_conv(8, 3, kernel_gradient=k, param_dtype=jnp.float64)
+            for k in (None, jnp.float64)
+        )
+        make = functools.partial(
+            gradients_of_a_random_loss, size=ENOUGH_CELLS, channels=FEW
+        )
+        got, want = (make(conv, dtype=jnp.float64)[1] for conv in (taps, plain))
+        assert furthest(got, want) < 1e-13
+
+
+def test_every_convolution_of_the_network_takes_the_choice(monkeypatch):
+    asked = []
+    real = convolution.kernel_gradient
+
+    def spy(x, y_bar, size, dtype):
+        asked.append((size, dtype))
+        return real(x, y_bar, size, dtype)
+
+    monkeypatch.setattr(convolution, "kernel_gradient", spy)
+    model = RobustScanner(width="tiny", max_len=3, kernel_gradient=jnp.bfloat16)
+    image, width = jnp.zeros((1, 16, 16, 3)), jnp.full(1, 16)
+    tokens = jnp.zeros((1, 3), jnp.int32)
+
+    def loss(variables):
+        return model.apply(variables, image, width, tokens, train=False).sum()
+
+    variables = jax.eval_shape(
+        functools.partial(model.init, train=False),
+        jax.random.key(0), image, width, tokens,
+    )  # fmt: skip
+    jax.eval_shape(jax.grad(loss), variables)
+    kernels = [v for v in jax.tree.leaves(variables["params"]) if v.ndim == 4]
+    stem = 1  # of the image's three channels
+    assert len(asked) == len(kernels) - stem
+    assert set(asked) == {(1, jnp.bfloat16), (3, jnp.bfloat16)}

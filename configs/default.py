@@ -46,7 +46,8 @@ def get_config() -> ConfigDict:
     config.data.weights = (1.0,)  # share of each source in the mixture
     # Evaluated during training and at its end, NAME:SOURCE.
     config.data.evaluate = ("heldout:rendered:full?seed=2&count=1024&split=heldout",)
-    # Write rendered sources to RUN/rendered before training and read them from there.
+    # Write rendered sources to RUN/rendered before training, all "count" words of them
+    # (a million takes 2 GB), and read them from there.
     config.data.store_rendered = False
     config.data.batch_size = 256  # examples an update, over all devices
     config.data.num_workers = 0  # processes that prepare batches; 0: threads
@@ -54,7 +55,9 @@ def get_config() -> ConfigDict:
     # Rows made of each example, differing in augmentation: where rendering or reading
     # is slower than the device. Divides the batch size.
     config.data.variants = 1
-    config.data.max_bad_share = 0.05  # unreadable examples; the run stops beyond
+    # Of unreadable examples since the start; the run stops beyond, and where half of
+    # those since the last line of the log are.
+    config.data.max_bad_share = 0.05
 
     config.train = ConfigDict()
     config.train.steps = 100_000  # updates
@@ -67,7 +70,8 @@ def get_config() -> ConfigDict:
     # Micro-batches an update is computed in, for batches that do not fit in memory;
     # batch norm then sees each of them alone.
     config.train.accumulate = 1
-    config.train.max_skipped = 10  # updates in a row that are not finite; then stop
+    # Updates in a row that are not finite or found nothing readable; then stop.
+    config.train.max_skipped = 10
     config.train.log_every = 50  # updates
     config.train.evaluate_every = 5_000  # updates
     config.train.save_every = 1_000  # updates

@@ -1,6 +1,7 @@
 """From any input to a dataset with a report: planned, written in shards, finished."""
 
 import functools
+import hashlib
 import itertools
 import json
 import math
@@ -84,15 +85,17 @@ def convert(
         "limits": vars(limits),
     }
     reader = _open(source, from_format, images, split)
-    entries = sum(1 for _ in reader.entries())
+    entries, listed = _survey(reader)
     if not entries:
         raise ValueError(f"{source}: nothing to convert, it lists no image")
     estimate = math.ceil(entries * reader.records_per_entry / _SHARD_RECORDS)
     num_shards = min(entries, shards or estimate)
-    request |= {"name": _plain_name(reader.name), "entries": entries}
+    name = _plain_name(reader.name)
+    request |= {"name": name, "entries": entries, "list": listed}
     if claim_folder(output, request):
         shutil.rmtree(output / _PARTS_NAME, ignore_errors=True)
-        return json.loads((output / REPORT_NAME).read_text(encoding="utf-8"))
+        report = json.loads((output / REPORT_NAME).read_text(encoding="utf-8"))
+        return report | {"run": _run(0, 0.0, "the dataset was complete")}
     wanted = Shards(folder=output, name=request["name"], count=num_shards)
     tasks = _tasks(reader, entries, num_shards)
     write = functools.partial(_write_shard, reader=reader, output=output, limits=limits)
@@ -123,6 +126,27 @@ def _open(
     if from_format in builders.NAMES:
         return cast(Input, builders.open_builder(from_format, source, split))
     return open_input(source, format_name=from_format, images=images)
+
+
+def _survey(reader: Input) -> tuple[int, str]:
+    """Returns how many entries there are, and a digest of paths and labels in a list.
+
+    So that a list that was corrected since is not taken for the same input.
+    """
+    count, digest = 0, hashlib.blake2b(digest_size=16)
+    for entry in reader.entries():
+        digest.update(repr(entry).encode("utf-8", "surrogatepass"))
+        count += 1
+    return count, digest.hexdigest()
+
+
+def _run(entries: int, seconds: float, how: str) -> dict[str, Any]:
+    return {
+        "entries": entries,
+        "seconds": round(seconds, 3),
+        "entries_per_second": round(entries / seconds, 1) if seconds else 0.0,
+        "workers": how,
+    }
 
 
 def _plain_name(name: str) -> str:
@@ -193,12 +217,7 @@ def _finish(
             digests, lambda number: written[number]["id"]
         ),
         "request": request,
-        "run": {
-            "entries": done,
-            "seconds": round(seconds, 3),
-            "entries_per_second": round(done / seconds, 1),
-            "workers": how,
-        },
+        "run": _run(done, seconds, how),
     }
     text = json.dumps(report, indent=2, ensure_ascii=False)
     write_whole(shards.folder / REPORT_NAME, text + "\n")

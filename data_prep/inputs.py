@@ -20,7 +20,7 @@ from robustscanner_jax.data.labels import detect_label_format, read_labels
 from robustscanner_jax.data.lmdb_source import LmdbSource, is_lmdb_file
 from robustscanner_jax.data.records import INDEX_NAME, SHARD_SUFFIX, Record
 from robustscanner_jax.data.shard_source import ShardSource, TfdsSource
-from robustscanner_jax.data.sources import Source, open_source
+from robustscanner_jax.data.sources import Source, label_files, open_source
 
 # What `--from` calls the formats of label files that `labels.py` tells apart.
 LABEL_FORMATS = {
@@ -40,7 +40,6 @@ _OTHER_FORMATS = {
     "folder": "a folder of label_anything.jpg",
 }
 FORMATS = ("auto", *LABEL_FORMATS, *_OTHER_FORMATS)
-_LABEL_SUFFIXES = (".tsv", ".txt", ".json", ".jsonl", ".csv")
 _LABEL_STEMS = ("labels", "label", "gt")
 
 
@@ -177,7 +176,7 @@ def _kind_of(source: Source) -> str:
 
 
 def _label_file(path: str) -> str | None:
-    """Returns the label file that `path` is, or the one named so in a folder."""
+    """Returns the label file that `path` is, or the one of a folder."""
     if os.path.isfile(path):
         is_binary = path.endswith((SHARD_SUFFIX, ".mdb")) or is_lmdb_file(path)
         return None if is_binary else path
@@ -186,10 +185,5 @@ def _label_file(path: str) -> str | None:
     names = os.listdir(path)
     if {INDEX_NAME, "features.json", "data.mdb"} & set(names):
         return None
-    named = [
-        name
-        for name in names
-        for stem, suffix in [os.path.splitext(name.lower())]
-        if suffix in _LABEL_SUFFIXES and stem in _LABEL_STEMS
-    ]
-    return os.path.join(path, named[0]) if len(named) == 1 else None
+    found = label_files(sorted(names))
+    return os.path.join(path, found[0]) if len(found) == 1 else None

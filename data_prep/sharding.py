@@ -61,8 +61,9 @@ def claim_folder(folder: Path, request: dict[str, Any]) -> bool:
     if known.is_file():
         if json.loads(known.read_text(encoding="utf-8")) != request:
             raise ValueError(
-                f"output: {folder} holds a dataset of other settings; choose another "
-                f"folder, or delete it (its settings are in {REQUEST_NAME})"
+                f"output: {folder} holds a dataset of other settings, or of a list "
+                "that has changed since; choose another folder, or delete it (its "
+                f"settings are in {REQUEST_NAME})"
             )
         return (folder / records.INDEX_NAME).is_file()
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):

@@ -39,6 +39,8 @@ def validate(config: Config) -> None:
     expect(train.peak_lr > 0, "train.peak_lr", "a positive rate", train.peak_lr)
     expect(0 <= train.ema_decay < 1, "train.ema_decay", "0 to below 1", train.ema_decay)
     expect(data.batch_size > 0, "data.batch_size", "at least 1", data.batch_size)
+    expect(data.variants > 0 and data.batch_size % data.variants == 0, "data.variants",
+           f"a divisor of the batch size {data.batch_size}", data.variants)  # fmt: skip
     expect(0 <= data.augment <= 1, "data.augment", "0 to 1", data.augment)
     expect(len(data.train) > 0, "data.train", "at least one source", data.train)
     expect(len(data.weights) == len(data.train), "data.weights",

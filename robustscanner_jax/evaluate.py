@@ -199,6 +199,7 @@ def run(
     output: Path | None = None,
     errors: bool = False,
     rotate_tall: float | None = None,
+    step: int | None = None,
 ) -> list[BenchmarkResult]:
     """Reads named sources and prints the accuracy table.
 
@@ -210,6 +211,7 @@ def run(
         samples for each benchmark; None writes nothing.
       errors: whether the folder gets errors.html as well, the page on what was misread.
       rotate_tall: see `rotation.turned_rows`.
+      step: of the training run that the network comes from, kept in accuracy.json.
     """
     results: list[BenchmarkResult] = []
     for name, source in benchmarks:
@@ -227,6 +229,8 @@ def run(
         "rotate_tall": rotate_tall,
         "images_per_second": images_per_second(results),
     }
+    if step is not None:
+        extra["step"] = step
     print(accuracy.render_terminal(scores, protocol, extra))
     for (name, _), result in zip(benchmarks, results, strict=True):
         if result.unreadable:

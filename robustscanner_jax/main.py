@@ -4,6 +4,7 @@ python -m robustscanner_jax.main --config=configs/quickstart.py --workdir=RUN
 """
 
 import difflib
+import io
 import logging
 import os
 import runpy
@@ -16,8 +17,7 @@ from absl import flags as absl_flags
 from absl import logging as absl_logging
 
 from robustscanner_jax import config as config_lib
-from robustscanner_jax import flags
-from robustscanner_jax.modes import MODES
+from robustscanner_jax import flags, modes
 from robustscanner_jax.train import TrainingStopped
 
 CACHE_FOLDER = Path(
@@ -30,7 +30,7 @@ def main(argv: list[str]) -> None:
     # On CPU as well: 13 s of compilation become half a second.
     jax.config.update("jax_compilation_cache_dir", str(CACHE_FOLDER / "compiled"))
     try:
-        status = MODES[flags.MODE.value](argv[1:])
+        status = modes.run(flags.MODE.value, argv[1:])
     except (ValueError, OSError, TrainingStopped) as error:
         if absl_logging.vlog_is_on(1):  # --verbosity=1 shows where
             raise
@@ -81,6 +81,9 @@ def _shortened(record: logging.LogRecord) -> bool:
 
 def entry() -> None:
     """The installed command `robustscanner`."""
+    # A file may have a name that is no UTF-8: it is printed as it is.
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="surrogateescape")
     # --help lists what belongs to the program that runs, under its name.
     for flag in absl_flags.FLAGS.get_key_flags_for_module(flags.__name__):
         absl_flags.FLAGS.register_key_flag_for_module(sys.argv[0], flag)

@@ -1,15 +1,22 @@
 """Training metrics as JSON lines and TensorBoard events."""
 
+import contextlib
 import json
+import logging
 import math
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from tensorboardX import SummaryWriter
 
+logger = logging.getLogger(__name__)
+
 
 class MetricWriter:
     """Appends one line a call to `metrics.jsonl`, and the same to an event file.
+
+    A disk that is full costs lines and not the run: the log says so, once.
 
     The file survives resuming; a step that is trained again comes again. Values that
     are not finite become null: JSON has no NaN.
@@ -20,9 +27,10 @@ class MetricWriter:
     """
 
     def __init__(self, workdir: Path, *, enabled: bool = True):
-        self._enabled = enabled
+        self._enabled, self._failed = enabled, False
         if enabled:
-            self._file = (workdir / "metrics.jsonl").open("a", encoding="utf-8")
+            self._path = workdir / "metrics.jsonl"
+            self._file = self._path.open("a", encoding="utf-8")
             self._events = SummaryWriter(str(workdir), flush_secs=30)
 
     def write(self, step: int, **values: float) -> None:
@@ -31,10 +39,20 @@ class MetricWriter:
             return
         known = {k: v if math.isfinite(v) else None for k, v in values.items()}
         line = {"step": step, "time": round(time.time(), 3), **known}
-        self._file.write(json.dumps(line) + "\n")
-        self._file.flush()
-        for name, value in values.items():
-            self._events.add_scalar(name, value, step)
+        with self._full_disk_is_no_end():
+            self._file.write(json.dumps(line) + "\n")
+            self._file.flush()
+            for name, value in values.items():
+                self._events.add_scalar(name, value, step)
+
+    @contextlib.contextmanager
+    def _full_disk_is_no_end(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            if not self._failed:
+                logger.error("%s: %s; lines are missing, going on", self._path, error)
+            self._failed = True
 
     def __enter__(self) -> "MetricWriter":
         """Returns itself."""
@@ -43,5 +61,6 @@ class MetricWriter:
     def __exit__(self, *exception: object) -> None:
         """Finishes both files."""
         if self._enabled:
-            self._file.close()
-            self._events.close()
+            for file in (self._file, self._events):
+                with self._full_disk_is_no_end():
+                    file.close()

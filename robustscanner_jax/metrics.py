@@ -94,6 +94,16 @@ def get_protocol(name: str) -> Protocol:
     return PROTOCOLS[name]
 
 
+def protocol_of(characters: str) -> str:
+    """Returns the protocol that suits the words of a charset.
+
+    The published "36", unless there are letters or digits that it would take away, or
+    none at all.
+    """
+    alphanumeric = [c for c in characters if c.isalnum()]
+    return "36" if alphanumeric and all(c.isascii() for c in alphanumeric) else "exact"
+
+
 def normalise(text: str, protocol: str) -> str:
     """Returns a prediction as `protocol` compares it.
 

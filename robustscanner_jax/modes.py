@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import cast
 
 from absl import app
-from absl.flags import FlagHolder
+from absl.flags import FLAGS, FlagHolder
 
 from robustscanner_jax import distributed, evaluate, flags, predict, train
 from robustscanner_jax.artefact import GraphFormat
@@ -23,6 +23,36 @@ from robustscanner_jax.reading import Reader
 from robustscanner_jax.recognizer import Recognizer
 from robustscanner_jax.reference import run_import
 from robustscanner_jax.weights import StorageDtype, Weights, save_weights
+
+_READERS = (flags.WORKDIR, flags.WEIGHTS, flags.MODEL, flags.BACKEND, flags.PRECISION)
+_USED: dict[str, tuple[FlagHolder, ...]] = {
+    "train": (flags.CONFIG, flags.WORKDIR),
+    "evaluate": (*_READERS, flags.BENCHMARK, flags.PROTOCOL, flags.ROTATE_TALL,
+                 flags.OUTPUT),
+    "predict": (*_READERS, flags.ROTATE_TALL, flags.OUTPUT),
+    "import": (flags.SOURCE, flags.CHECKPOINT, flags.OUTPUT, flags.GOLDEN,
+               flags.CHARSET, flags.MAX_LEN, flags.DTYPE),
+    "export": (flags.WORKDIR, flags.WEIGHTS, flags.OUTPUT, flags.FORMAT, flags.COMPARE,
+               flags.DTYPE),
+    "serve": (*_READERS, flags.HOST, flags.PORT),
+}  # fmt: skip
+
+
+def run(mode: str, paths: list[str]) -> int:
+    """Runs a mode with the flags as given, and returns the exit status.
+
+    Raises:
+      UsageError: flags that the mode needs are missing, or it has no use for one.
+    """
+    known = {flag.name for used in _USED.values() for flag in used}
+    used = {flag.name for flag in _USED[mode]}
+    for name in sorted(known - used):
+        if FLAGS[name].present:
+            hint = ""
+            if (mode, name) == ("train", "weights"):
+                hint = "; to start from a file: --config.train.init_weights=FILE"
+            raise app.UsageError(f"--mode={mode} has no use for --{name}{hint}")
+    return _MODES[mode](paths)
 
 
 def _need(flag: FlagHolder, mode: str) -> str:
@@ -41,6 +71,9 @@ def _weights() -> Weights:
 def _reader() -> Reader:
     """Returns what reads: an export, or a network with weights."""
     if not flags.MODEL.value:
+        for flag in (flags.BACKEND, flags.PRECISION):
+            if FLAGS[flag.name].present:
+                raise app.UsageError(f"--{flag.name} needs --model, an export")
         return Recognizer(_weights())
     if flags.WORKDIR.value or flags.WEIGHTS.value:
         raise app.UsageError("give --model, or one of --workdir and --weights")
@@ -122,6 +155,8 @@ def _import(paths: list[str]) -> int:
 def _export(paths: list[str]) -> int:
     if paths:
         raise app.UsageError(f"--mode=export takes no files, got {paths}")
+    if flags.DTYPE.value and flags.FORMAT.value != "weights":
+        raise app.UsageError("--dtype needs --format=weights: a graph is float32")
     output, weights = _need(flags.OUTPUT, "export"), _weights()
     if flags.FORMAT.value == "weights":
         dtype = cast(StorageDtype, flags.DTYPE.value or "float16")
@@ -153,7 +188,7 @@ def _serve(paths: list[str]) -> int:
     return 0
 
 
-MODES: dict[str, Callable[[list[str]], int]] = {
+_MODES: dict[str, Callable[[list[str]], int]] = {
     "train": _train,
     "evaluate": _evaluate,
     "predict": _predict,

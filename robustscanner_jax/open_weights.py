@@ -72,8 +72,6 @@ def load_run(workdir: Path) -> Weights:
 
 def make_card(config: config_lib.Config, workdir: Path, step: int) -> dict[str, Any]:
     """Returns what a weights file should say about the run that made it."""
-    accuracy = workdir / "accuracy.json"
-    sets = json.loads(accuracy.read_text())["sets"] if accuracy.is_file() else []
     return {
         "step": step,
         "seed": config.seed,
@@ -85,5 +83,13 @@ def make_card(config: config_lib.Config, workdir: Path, step: int) -> dict[str, 
         "schedule": config.train.schedule,
         "peak_lr": config.train.peak_lr,
         "init_weights": Path(config.train.init_weights).name,
-        "accuracy_36": {s["name"]: [s["accuracy"], s["words"]] for s in sets},
+        "accuracy_36": _accuracy(workdir / "accuracy.json", step),
     }
+
+
+def _accuracy(path: Path, step: int) -> dict[str, list[float]]:
+    """Returns accuracy and words by set; empty where they are of another step."""
+    table = json.loads(path.read_text()) if path.is_file() else {}
+    if (table.get("protocol"), table.get("extra", {}).get("step")) != ("36", step):
+        return {}
+    return {s["name"]: [s["accuracy"], s["words"]] for s in table["sets"]}

@@ -1,5 +1,6 @@
 """Image files to text on standard output."""
 
+import collections
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -47,7 +48,7 @@ def run(
     Returns how many could not be read.
     """
     check_ratio(rotate_tall)
-    failed = 0
+    failed, drawn = 0, collections.Counter[str]()
     crops: list[tuple[Path, list[Row]]] = []
 
     def flush() -> None:
@@ -55,7 +56,10 @@ def run(
         for (path, rows), (reading, won) in zip(crops, found, strict=True):
             print(f"{path}\t{reading.text}\t{reading.confidence:.4f}", flush=True)
             if pictures is not None and isinstance(recognizer, Recognizer):
-                draw_reading(recognizer, rows[won], pictures / f"{path.stem}.png")
+                drawn[path.stem] += 1  # of another folder, or with another suffix
+                number = f"-{drawn[path.stem]}" if drawn[path.stem] > 1 else ""
+                picture = pictures / f"{path.stem}{number}.png"
+                draw_reading(recognizer, rows[won], picture)
         crops.clear()
 
     for path in find_images(paths):

@@ -169,7 +169,18 @@ def to_bgr(image: ImageLike) -> np.ndarray:
         return decode_image(Path(image).read_bytes())
     if not isinstance(image, np.ndarray):
         # Turned as its EXIF data say, like a file.
-        image = np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
+        image = np.asarray(_eight_bits(ImageOps.exif_transpose(image)).convert("RGB"))
     if image.ndim == 2:
         image = np.repeat(image[..., None], 3, axis=-1)
     return np.ascontiguousarray(image[..., ::-1])
+
+
+def _eight_bits(image: Image.Image) -> Image.Image:
+    """Returns an image of 16 bits a pixel scaled as a file is, any other as it is.
+
+    Pillow's conversion cuts values off at 255.
+    """
+    values = np.asarray(image) if image.mode.startswith("I") else None
+    if values is None or (image.mode == "I" and values.max() < 256):
+        return image
+    return Image.fromarray((values >> 8).clip(0, 255).astype(np.uint8))

@@ -24,7 +24,7 @@ class TrainState(flax.struct.PyTreeNode):
       opt_state: of the optimiser.
       ema_params: running average of `params`; empty when it is off.
       skipped_in_row: updates left out one after the other up to now, because loss or
-        gradient were not finite.
+        gradient were not finite, or no example of the batch counted.
     """
 
     step: jax.Array
@@ -158,6 +158,9 @@ def train_step(
 ) -> tuple[TrainState, Metrics]:
     """Applies one update, or none where loss or gradient are not finite.
 
+    Nor is there one where the batch has no example that counts: its images are filler,
+    which batch norm must not take for the data, and momentum would move parameters.
+
     Args:
       state: donated by the caller; do not read it after the call.
       batch: see `data.pipeline`.
@@ -188,10 +191,11 @@ def train_step(
         params if ema_decay else {},
     )
     finite = jnp.isfinite(metrics["loss_sum"]) & jnp.isfinite(grad_norm)
+    applied = finite & (metrics["tokens"] > 0)
     proposed = (params, batch_stats, opt_state, ema_params)
     current = (state.params, state.batch_stats, state.opt_state, state.ema_params)
     params, batch_stats, opt_state, ema_params = jax.tree.map(
-        lambda new, old: jnp.where(finite, new, old), proposed, current
+        lambda new, old: jnp.where(applied, new, old), proposed, current
     )
     state = TrainState(
         step=state.step + 1,
@@ -199,11 +203,11 @@ def train_step(
         batch_stats=batch_stats,
         opt_state=opt_state,
         ema_params=ema_params,
-        skipped_in_row=jnp.where(finite, 0, state.skipped_in_row + 1),
+        skipped_in_row=jnp.where(applied, 0, state.skipped_in_row + 1),
     )
     metrics |= {
         "rows": batch["weight"].sum(),
         "grad_norm": grad_norm,
-        "skipped": 1 - finite.astype(jnp.int32),
+        "skipped": 1 - applied.astype(jnp.int32),
     }
     return state, metrics

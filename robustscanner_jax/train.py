@@ -13,6 +13,7 @@ from robustscanner_jax import distributed, evaluate, flops, partition
 from robustscanner_jax.checkpoint import Checkpoints, DataPosition, NotSaved
 from robustscanner_jax.data.pipeline import DEVICE_KEYS, training_batches
 from robustscanner_jax.data.rendered import open_named
+from robustscanner_jax.metrics import protocol_of
 from robustscanner_jax.profiling import ProfiledUpdates
 from robustscanner_jax.recognizer import Recognizer
 from robustscanner_jax.steps import TrainState, train_step
@@ -26,6 +27,8 @@ logger = logging.getLogger(__name__)
 EVALUATION_BATCH = 256
 # Examples seen before the share of unreadable ones means anything.
 MIN_EXAMPLES_FOR_SHARE = 1_000
+# Unreadable ones among the latest, whatever the share that a dataset may have.
+OUTAGE_SHARE = 0.5
 
 
 class TrainingStopped(RuntimeError):
@@ -65,7 +68,7 @@ def run(config: config_lib.Config, workdir: Path) -> None:
             )
     finally:
         checkpoints.close()
-    _evaluate(setup, state, benchmarks)
+    _evaluate(setup, state, config.train.steps, benchmarks)
     distributed.wait_for_all("end")  # one process writes the results
 
 
@@ -100,7 +103,7 @@ def _train(
     step_fn = _compile_step(setup)
     batches = iter(_batches(setup, sources, start=first))
     examples, clock = ExampleCounts(position.examples), Clock()
-    interval = Interval(clock)
+    interval, logged = Interval(clock), examples.everywhere()
     traced = train.profile if setup.writes else (0, 0)
     profiled = ProfiledUpdates(setup.workdir / "profile", *traced)
     watchdog = Watchdog(train.stall_seconds)
@@ -124,8 +127,8 @@ def _train(
             if step % train.log_every == 0 or step == last:
                 everywhere = examples.everywhere()
                 log.write(step, interval, everywhere)
-                _check(setup, state, everywhere)
-                interval = Interval(clock)
+                _check(setup, state, everywhere, everywhere.since(logged))
+                interval, logged = Interval(clock), everywhere
             if step % train.save_every == 0 or step == last or stop:
                 jax.block_until_ready(metrics)  # its time is no saving
                 watchdog.alive()
@@ -138,8 +141,7 @@ def _train(
                 watchdog.rest()
                 jax.block_until_ready(metrics)
                 with clock.spent("evaluating"):
-                    scores = [r.score for r in _evaluate(setup, state, benchmarks)]
-                log.write_accuracies(step, {s.name: s.accuracy for s in scores})
+                    _evaluate_on_the_way(setup, state, step, benchmarks, log)
     return state
 
 
@@ -208,8 +210,16 @@ def _batches(setup: Setup, sources: list[Any], *, start: int) -> Any:
     )
 
 
-def _check(setup: Setup, state: TrainState, examples: ExampleCounts) -> None:
-    """Raises `TrainingStopped` where going on would hide that something is wrong."""
+def _check(
+    setup: Setup, state: TrainState, examples: ExampleCounts, recent: ExampleCounts
+) -> None:
+    """Raises `TrainingStopped` where going on would hide that something is wrong.
+
+    Args:
+      setup, state: of the run.
+      examples: since the run began.
+      recent: since the last line of the log.
+    """
     if not examples.good:
         raise TrainingStopped(
             f"all {examples.total} examples were left out: {examples.left_out()}"
@@ -221,16 +231,38 @@ def _check(setup: Setup, state: TrainState, examples: ExampleCounts) -> None:
             f"{examples.unreadable} of {examples.total} examples are unreadable, more "
             f"than config.data.max_bad_share={limit:.1%}; the log names them"
         )
+    many = recent.total >= MIN_EXAMPLES_FOR_SHARE
+    if many and recent.unreadable > OUTAGE_SHARE * recent.total:
+        raise TrainingStopped(
+            f"{recent.unreadable} of the last {recent.total} examples are unreadable; "
+            "is the storage still there? The same command goes on"
+        )
     skipped = int(state.skipped_in_row)
     if skipped >= setup.config.train.max_skipped:
         raise TrainingStopped(
-            f"loss or gradient were not finite in {skipped} updates in a row; "
-            "lower config.train.peak_lr, or look at the data"
+            f"loss or gradient were not finite in {skipped} updates in a row, or no "
+            "example counted; lower config.train.peak_lr, or look at the data"
         )
 
 
+def _evaluate_on_the_way(
+    setup: Setup,
+    state: TrainState,
+    step: int,
+    benchmarks: list[tuple[str, Any]],
+    log: RunLog,
+) -> None:
+    """Evaluates; what goes wrong with that is no reason to stop training."""
+    try:
+        scores = [r.score for r in _evaluate(setup, state, step, benchmarks)]
+    except (OSError, ValueError) as error:
+        logger.error("step %d is not evaluated, going on: %s", step, error)
+        return
+    log.write_accuracies(step, {s.name: s.accuracy for s in scores})
+
+
 def _evaluate(
-    setup: Setup, state: TrainState, benchmarks: list[tuple[str, Any]]
+    setup: Setup, state: TrainState, step: int, benchmarks: list[tuple[str, Any]]
 ) -> list[evaluate.BenchmarkResult]:
     """Reads the benchmarks with the current variables, on this process's devices."""
     if not benchmarks:
@@ -240,12 +272,12 @@ def _evaluate(
     recognizer = Recognizer(
         weights, batch_size=EVALUATION_BATCH, dtype=np.dtype(setup.model.dtype).name
     )
-    # Case-insensitive letters and digits, as published; a charset without any is exact.
-    alphanumeric = any(c.isascii() and c.isalnum() for c in setup.charset.characters)
-    protocol = "36" if alphanumeric else "exact"
+    protocol = protocol_of(setup.charset.characters)
     if not setup.writes:  # the same results, in the same time, without a table
         return [
             evaluate.read_benchmark(recognizer, name, source, protocol=protocol)
             for name, source in benchmarks
         ]
-    return evaluate.run(recognizer, benchmarks, protocol=protocol, output=setup.workdir)
+    return evaluate.run(
+        recognizer, benchmarks, protocol=protocol, output=setup.workdir, step=step
+    )

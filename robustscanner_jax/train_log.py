@@ -48,6 +48,11 @@ class ExampleCounts:
         }
         return ExampleCounts(named)
 
+    def since(self, before: "ExampleCounts") -> "ExampleCounts":
+        """Returns the counts of what came after an earlier state of them."""
+        counts = self._counts - before._counts
+        return ExampleCounts({p.name: n for p, n in counts.items()})
+
     def add(self, problems: np.ndarray) -> None:
         """Counts the rows of a batch."""
         values, counts = np.unique(problems, return_counts=True)

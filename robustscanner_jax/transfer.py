@@ -7,7 +7,7 @@ import numpy as np
 
 from robustscanner_jax.charset import Charset
 from robustscanner_jax.models.robustscanner import RobustScanner
-from robustscanner_jax.weights import Weights, listed
+from robustscanner_jax.weights import Weights, listed, model_config
 
 # What may differ between the network of the weights and the one to train.
 _ROWS = ("num_classes", "num_tokens", "start_id", "end_id", "pad_id", "max_len")
@@ -47,12 +47,12 @@ def transfer(
     Raises:
       ValueError: the networks differ in more than characters and steps.
     """
+    theirs, ours = model_config(weights.model), model_config(model)
     different = listed(
         [
-            f"{name} {getattr(weights.model, name)!r}, here {getattr(model, name)!r}"
-            for name in model.__dataclass_fields__
-            if name not in (*_ROWS, "dtype", "name", "parent")
-            and getattr(weights.model, name) != getattr(model, name)
+            f"{name} {theirs[name]!r}, here {ours[name]!r}"
+            for name in ours
+            if name not in _ROWS and theirs[name] != ours[name]
         ]
     )
     if different:

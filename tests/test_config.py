@@ -56,6 +56,8 @@ def test_the_base_recipe_is_the_published_one():
         ("train.ema_decay", -0.1),
         ("data.batch_size", 0),
         ("data.augment", 1.5),
+        ("data.variants", 0),
+        ("data.variants", 3),
         ("data.train", ()),
         ("data.weights", (1.0, 1.0)),
     ],

@@ -91,7 +91,8 @@ def test_a_run_of_any_length_of_life_ends_the_same(tmp_path, monkeypatch):
     assert without_run(report) == without_run(whole)
     assert not list((tmp_path / "out").glob("*.tmp"))
     seen.clear()
-    assert convert(path, tmp_path / "out", processes=1, shards=5) == report
+    again = convert(path, tmp_path / "out", processes=1, shards=5)
+    assert without_run(again) == without_run(whole)
     assert not seen
 
 
@@ -261,6 +262,27 @@ def test_another_dataset_in_the_folder_is_not_overwritten(tmp_path):
     with pytest.raises(ValueError, match="is not empty"):
         convert(other, tmp_path / "in", processes=1)
     assert shards(tmp_path / "out") == before
+
+
+def test_a_list_that_was_corrected_since_is_another_dataset(tmp_path):
+    path = Path(write_list(tmp_path / "in", pairs(2)))
+    report = convert(path, tmp_path / "out", processes=1)
+    before = shards(tmp_path / "out")
+    again = convert(path, tmp_path / "out", processes=1)
+    assert without_run(again) == without_run(report)
+    assert again["run"]["entries"] == 0 and "complete" in again["run"]["workers"]
+    text = path.read_text(encoding="utf-8")
+    path.write_text(text.replace(WORDS[0], WORDS[0][::-1]), encoding="utf-8")
+    with pytest.raises(ValueError, match="a list that has changed since"):
+        convert(path, tmp_path / "out", processes=1)
+    assert shards(tmp_path / "out") == before
+
+
+def test_the_list_of_a_folder_may_have_any_name(tmp_path):
+    path = Path(write_list(tmp_path / "in", pairs(2)))
+    path.rename(path.with_name(f"train{path.suffix}"))
+    report = convert(tmp_path / "in", tmp_path / "out", from_format="tsv", processes=1)
+    assert report["out"] == 2
 
 
 def test_a_missing_image_is_counted_even_if_it_is_the_first(tmp_path):

@@ -124,6 +124,37 @@ def test_evaluations_on_the_way_are_logged(quick, labels, tmp_path):
     assert 0 <= lines[0]["accuracy/held"] <= 1
 
 
+def test_an_evaluation_that_fails_on_the_way_does_not_end_the_run(
+    quick, labels, tmp_path, monkeypatch, caplog
+):
+    config = tiny_config(
+        labels, train__evaluate_every=2, train__steps=4, **evaluated(labels)
+    )
+    real, calls = train.evaluate.run, []
+
+    def full_disk_at_first(*args, **options):
+        calls.append(options["step"])
+        if len(calls) == 1:
+            raise OSError(28, "No space left on device")
+        return real(*args, **options)
+
+    monkeypatch.setattr(train.evaluate, "run", full_disk_at_first)
+    train.run(config, tmp_path)
+    assert calls == [2, 4] and saved_steps(tmp_path)[-1] == 4
+    assert "step 2 is not evaluated, going on: " in caplog.text
+
+
+def test_the_card_has_the_accuracy_of_its_own_step_alone(quick, labels, tmp_path):
+    config = tiny_config(labels, train__steps=2, **evaluated(labels))
+    train.run(config, tmp_path)
+    card = Recognizer.load(tmp_path, batch_size=8).weights.card
+    assert card["step"] == 2 and card["accuracy_36"]["held"][1] == len(TWELVE)
+    table = tmp_path / "accuracy.json"
+    table.write_text(table.read_text().replace('"step": 2', '"step": 1'))
+    card = Recognizer.load(tmp_path, batch_size=8).weights.card
+    assert card["accuracy_36"] == {}
+
+
 def test_the_batch_must_suit_the_devices(labels, tmp_path):
     assert partition.make_mesh().size == 8
     config = tiny_config(labels, data__batch_size=12)

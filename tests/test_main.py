@@ -1,6 +1,10 @@
 """The command line: what it asks for, what it prints, and how it ends."""
 
+import os
 import re
+import subprocess
+import sys
+from pathlib import Path
 
 import cv2
 import jax
@@ -10,6 +14,8 @@ from absl import app
 from absl.flags import FLAGS
 from absl.testing import flagsaver
 from training import (
+    REPOSITORY,
+    encode,
     main,
     noise_image,
     reader,
@@ -87,7 +93,7 @@ def test_a_mode_asks_for_what_it_needs(flags, paths, message):
     if not FLAGS.is_parsed():
         FLAGS.mark_as_parsed()
     with flagsaver.flagsaver(**flags), pytest.raises(app.UsageError, match=message):
-        modes.MODES[flags["mode"]](paths)
+        modes.run(flags["mode"], paths)
 
 
 def test_images_are_read_with_a_weights_file(call, weights, images, capsys):
@@ -217,14 +223,51 @@ def test_without_flags_the_command_says_what_is_missing():
             "error: config.model.width: expected one of",
         ),
         (["--mode=guess"], "should be one of"),
+        (
+            ["--config=configs/finetune.py", "--workdir=/x/run", "--weights=a"],
+            "has no use for --weights; to start from a file: --config.train.init",
+        ),
+        (["--mode=predict", "--protocol=exact", "a"], "has no use for --protocol"),
+        (["--mode=predict", "--precision=bfloat16", "a"], "--precision needs --model"),
+        (
+            ["--mode=export", "--output=a", "--format=onnx", "--dtype=float16"],
+            "--dtype needs --format=weights",
+        ),
     ],
-    ids=["no config", "unknown key", "no workdir", "wrong value", "no mode"],
+    ids=[
+        "no config",
+        "unknown key",
+        "no workdir",
+        "wrong value",
+        "no mode",
+        "train with weights",
+        "flag of another mode",
+        "live with precision",
+        "graph with dtype",
+    ],
 )
 def test_a_wrong_command_line_is_told_without_a_traceback(arguments, message):
     done = main(*arguments)
     assert done.returncode == 1
     assert message in done.stderr + done.stdout
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.slow
+def test_a_file_name_that_is_no_unicode_is_printed_as_it_is(tmp_path):
+    """With strict output as well: a terminal's is, other than that of a pipe."""
+    folder = os.fsencode(tmp_path)
+    for name in (b"caf\xe9.png", b"z.png"):
+        Path(os.fsdecode(folder + b"/" + name)).write_bytes(encode(noise_image(0)))
+    done = subprocess.run(
+        [sys.executable, "-m", "robustscanner_jax.main", "--mode=predict", folder],
+        capture_output=True,
+        cwd=REPOSITORY,
+        env={**os.environ, "PYTHONIOENCODING": "utf-8:strict", "PYTHONUTF8": "0"},
+    )
+    assert done.returncode == 0, done.stderr
+    lines = [line.split(b"\t")[0] for line in done.stdout.splitlines()]
+    assert lines == [folder + b"/caf\xe9.png", folder + b"/z.png"]
 
 
 @pytest.mark.slow

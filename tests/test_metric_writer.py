@@ -61,3 +61,12 @@ def test_a_writer_that_is_off_writes_nothing(tmp_path):
     with MetricWriter(tmp_path, enabled=False) as writer:
         writer.write(1, loss=0.5)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_full_disk_costs_lines_and_not_the_run(tmp_path, caplog):
+    (tmp_path / "metrics.jsonl").symlink_to("/dev/full")
+    with MetricWriter(tmp_path) as writer:
+        for step in (1, 2, 3):
+            writer.write(step, loss=1.0)
+    (message,) = [r.getMessage() for r in caplog.records]  # once
+    assert "metrics.jsonl" in message and "No space left" in message

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from robustscanner_jax.charset import DICT90
 from robustscanner_jax.metrics import (
     PROTOCOLS,
     SetScore,
@@ -18,6 +19,7 @@ from robustscanner_jax.metrics import (
     normalise,
     normalise_label,
     one_ned,
+    protocol_of,
     score_set,
     wilson_interval,
     word_correct,
@@ -134,6 +136,19 @@ def test_the_protocols_are_ordered_by_strictness(text):
     assert normalise(text, "62") == "".join(
         c for c in text if c.isascii() and c.isalnum()
     )
+
+
+@pytest.mark.parametrize(
+    ("characters", "protocol"),
+    [
+        (DICT90, "36"),
+        ("0123", "36"),
+        ("abcд7", "exact"),  # what 36 leaves of кот7 and дом7 is equal
+        ("!?,.", "exact"),
+    ],
+)
+def test_letters_of_other_scripts_are_not_taken_away(characters, protocol):
+    assert protocol_of(characters) == protocol
 
 
 def test_an_unknown_protocol_lists_the_known_ones():

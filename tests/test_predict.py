@@ -80,6 +80,16 @@ def test_pictures_of_the_attention_are_drawn_where_they_are_asked_for(
     assert len(lines_of(capsys)[0]) == 1
 
 
+def test_images_of_one_name_get_a_picture_each(folder, tmp_path):
+    (tmp_path / "other").mkdir()
+    for suffix in (".png", ".bmp"):
+        cv2.imwrite(str(tmp_path / "other" / f"0{suffix}"), noise_image(3))
+    paths = [str(folder / "0.png"), str(tmp_path / "other")]
+    assert predict.run(reader(), paths, pictures=tmp_path / "pictures") == 0
+    names = {path.name for path in (tmp_path / "pictures").iterdir()}
+    assert names == {"0.png", "0-2.png", "0-3.png"}
+
+
 def test_tall_images_are_read_turned_where_that_is_asked_for(tmp_path, capsys):
     for i in range(10):
         cv2.imwrite(str(tmp_path / f"{i}.png"), noise_image(i, height=48, width=24))

@@ -75,6 +75,18 @@ def test_grey_arrays_and_pictures_are_read_as_grey_colour():
     np.testing.assert_array_equal(to_bgr(grey), colour)
 
 
+def test_a_picture_of_sixteen_bits_is_read_like_its_file(tmp_path):
+    ramp = np.linspace(0, 65535, 32 * 96).reshape(32, 96).astype(np.uint16)
+    path = tmp_path / "scan.png"
+    Image.fromarray(ramp).save(path)
+    with Image.open(path) as scan:
+        np.testing.assert_array_equal(to_bgr(scan), to_bgr(path))
+        wide = Image.fromarray(ramp.astype(np.int32))  # as older versions open it
+    np.testing.assert_array_equal(to_bgr(wide), to_bgr(path))
+    dark = Image.fromarray((ramp >> 8).astype(np.int32))
+    np.testing.assert_array_equal(to_bgr(dark), to_bgr(path))
+
+
 def test_arrays_are_rgb_and_pixels_come_out_bgr():
     rgb = np.zeros((4, 5, 3), np.uint8)
     rgb[..., 0] = 200

@@ -148,6 +148,27 @@ def test_many_unreadable_images_stop_the_run(quick, tmp_path, monkeypatch):
     assert saved_steps(tmp_path / "run") == [2]
 
 
+def test_storage_that_goes_away_stops_the_run_before_the_good_checkpoints_are_gone(
+    quick, tmp_path, monkeypatch
+):
+    """The share since the start would stop it much later."""
+    monkeypatch.setattr(train, "MIN_EXAMPLES_FOR_SHARE", 16)
+    labels = write_words(tmp_path / "data", TWELVE)
+    config = tiny_config(labels, train__steps=40, data__max_bad_share=0.4)
+
+    def act(number, _):
+        if number == 20:
+            for image in (tmp_path / "data").glob("*.png"):
+                image.unlink()
+
+    on_each_update(monkeypatch, act)
+    with pytest.raises(TrainingStopped, match="of the last 16 examples are unreadable"):
+        train.run(config, tmp_path / "run")
+    saved = everything_saved(tmp_path / "run", config)
+    assert saved_steps(tmp_path / "run")[0] <= 20
+    assert all(np.isfinite(array).all() for array in saved.values())
+
+
 def test_few_unreadable_images_are_counted_and_the_count_survives_a_resume(
     quick, tmp_path, monkeypatch
 ):

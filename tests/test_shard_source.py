@@ -5,6 +5,8 @@ import json
 import os
 import pickle
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -52,6 +54,32 @@ def test_a_missing_shard_and_a_changed_one_are_named(tmp_path):
     os.unlink(shard_path(tmp_path, "mj", 1, 3))
     with pytest.raises(ValueError, match=r"mj-00001-of-00003.*missing, and 0 more"):
         open_source(tmp_path)
+
+
+def test_more_shards_than_files_may_be_open_are_read(tmp_path):
+    write_dataset(tmp_path)
+    code = """
+import resource, sys
+hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+resource.setrlimit(resource.RLIMIT_NOFILE, (40, hard))
+from robustscanner_jax.data.shard_source import ShardSource
+source = ShardSource("mj", sys.argv[1:] * 30)  # ninety shards
+assert len({source[i]["text"] for i in range(len(source))}) > 3
+resource.setrlimit(resource.RLIMIT_NOFILE, (99, 99))
+try:
+    ShardSource("mj", sys.argv[1:] * 30)
+except ValueError as error:
+    print(error)
+"""
+    paths = [shard_path(tmp_path, "mj", i, 3) for i in range(3)]
+    done = subprocess.run(
+        [sys.executable, "-c", code, *paths],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=Path(__file__).parent.parent,
+    )
+    assert done.stdout.startswith("90 shards, and this process may open 99 files")
 
 
 def test_a_dataset_truncated_anywhere_does_not_open(tmp_path):

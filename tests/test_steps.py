@@ -208,11 +208,15 @@ def test_filler_rows_count_in_no_sum():
     assert int(metrics["correct"]) == int(hits.sum())
 
 
-def test_a_batch_of_filler_alone_moves_no_parameter():
-    state, metrics = step(fresh(), batch_of(fillers=range(8)))
+def test_a_batch_of_filler_alone_changes_nothing_and_is_counted():
+    """Not even with momentum, nor what batch norm knows of the data."""
+    before, _ = step(fresh(), batch_of())
+    kept = jax.tree.map(np.array, before)
+    state, metrics = step(before, batch_of(fillers=range(8)))
     assert float(metrics["loss_sum"]) == float(metrics["tokens"]) == 0
-    assert int(metrics["skipped"]) == 0 and float(metrics["grad_norm"]) == 0
-    assert_same_bits(state.params, fresh().params)
+    assert int(metrics["skipped"]) == int(state.skipped_in_row) == 1
+    for name in ("params", "batch_stats", "opt_state", "ema_params"):
+        assert_same_bits(getattr(state, name), getattr(kept, name))
 
 
 @pytest.mark.parametrize("ema", [False, True])

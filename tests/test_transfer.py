@@ -52,6 +52,12 @@ charsets = st.text("abcdefgh013XY", min_size=1).map(
 )
 
 
+def test_how_the_device_computes_is_no_difference_of_the_network():
+    model = model_of(CHARSET, unroll=4, kernel_gradient=jnp.bfloat16)
+    found = transfer(weights(), model, CHARSET, fresh_of(model))
+    assert found.kept == CHARSET.characters and not found.added
+
+
 @settings(max_examples=25, deadline=None)
 @given(charsets)
 def test_each_token_keeps_its_rows_or_is_as_initialised(charset):

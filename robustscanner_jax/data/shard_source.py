@@ -5,6 +5,7 @@ from __future__ import annotations
 import bisect
 import collections
 import concurrent.futures
+import contextlib
 import itertools
 import json
 import operator
@@ -26,6 +27,8 @@ Found = dict[str, Any] | ValueError
 _WAITED = 50e-6
 # So many of them in a call mean a disk: a busy machine interrupts one or two as well.
 _MANY_WAITS = 4
+# Files that a process has open beside its shards: libraries, logs, sockets, workers.
+_OTHER_FILES = 100
 # That wait for the disk at the same time, each for a shard of its own.
 _READING_THREADS = 8
 
@@ -34,13 +37,19 @@ class ShardSource:
     """Records that `records.RecordWriter` wrote, over any number of shards.
 
     Every shard is opened once here, to count its records and to find a damaged one
-    before the run starts; afterwards each process opens a shard at its first read.
+    before the run starts; afterwards each process opens a shard at its first read, and
+    keeps it open.
     """
 
     def __init__(self, name: str, paths: Sequence[str]):
-        """Counts the records; raises what `records.open_shard` raises."""
+        """Counts the records.
+
+        Raises what `records.open_shard` raises, and `ValueError` for more shards than
+        the system lets a process open.
+        """
         self.name = name
         self._paths = list(paths)
+        _allow_open_files(len(self._paths))
         self.shard_counts = []
         for path in self._paths:
             reader = open_shard(path)
@@ -146,6 +155,27 @@ class ShardSource:
     def _open(self, shard: int) -> Any:
         reader = self._readers[shard] = open_shard(self._paths[shard])
         return reader
+
+
+def _allow_open_files(count: int) -> None:
+    """Raises the number of files that this process may open by `count`.
+
+    Workers inherit it. The usual 1,024 are fewer than a large dataset has shards.
+    """
+    try:
+        import resource
+    except ImportError:  # Windows
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    limited = resource.RLIM_INFINITY not in (soft, hard)
+    if limited and count + _OTHER_FILES > hard:
+        raise ValueError(
+            f"{count} shards, and this process may open {hard} files: convert into "
+            "fewer shards (--shards), or have the limit raised (ulimit -Hn)"
+        )
+    if limited:
+        with contextlib.suppress(ValueError, OSError):  # a system's own upper bound
+            resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, soft + count), hard))
 
 
 def open_dataset(folder: str) -> ShardSource:

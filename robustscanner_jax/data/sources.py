@@ -136,7 +136,7 @@ def _open_folder(folder: str, split: str | None, images: str | None) -> Source:
             "was never finished; run the generator or converter again, or give the "
             f"wildcard '{wildcard}' to read what is there"
         )
-    labels = _label_files(names)
+    labels = label_files(names)
     if len(labels) == 1:
         return _open_file(os.path.join(folder, labels[0]), images)
     if labels:
@@ -155,7 +155,7 @@ def _open_folder(folder: str, split: str | None, images: str | None) -> Source:
     raise ValueError(f"{folder}: no dataset in a known format; known: {KNOWN_FORMATS}")
 
 
-def _label_files(names: list[str]) -> list[str]:
+def label_files(names: list[str]) -> list[str]:
     """Returns the label file among `names` if one is named so, else all candidates."""
     candidates = [
         name

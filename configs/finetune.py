@@ -1,7 +1,6 @@
 """Goes on from a weights file with real words mixed into the rendered ones.
 
 Run: python -m robustscanner_jax.main --config=configs/finetune.py --workdir=RUN \
-         --config.train.init_weights=weights/small.safetensors \
          --config.data.train="('rendered:full?seed=3&count=20000000','labels.tsv')"
 """
 
@@ -13,9 +12,10 @@ from configs import small
 def get_config() -> ConfigDict:
     """Returns the config."""
     config = small.get_config()
-    config.data.train = ("rendered:full?seed=3&count=20000000", "data/real")
+    config.data.train = ("rendered:full?seed=3&count=20000000", "data/real")  # yours
     config.data.weights = (0.5, 0.5)
     config.data.augment = 0.5
+    config.train.init_weights = "weights/small.safetensors"
     config.train.steps = 1_500
     config.train.peak_lr = 3e-4
     return config

@@ -21,7 +21,7 @@ from data_prep.sharding import Shards, WriteShard, write_one, write_whole
 # Of the flag that gives a pipeline's options, and what the pipeline does.
 BEAM_HELP = (
     "{} in an Apache Beam pipeline of these options, such as "
-    '--beam="--runner=FlinkRunner --flink_master=HOST:8081"; see launch.beam'
+    '--beam="--runner=FlinkRunner --flink_master=HOST:8081"; see launch.beam_pipeline'
 )
 _TASKS_NAME = "tasks"  # the items of each shard, while the pipeline runs
 

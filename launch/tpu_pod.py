@@ -30,7 +30,12 @@ ACTIONS = ("run", "create", "install", "start", "logs", "stop", "delete")
 FOLDER = "robustscanner-jax"  # below the home folder of every worker
 LOG = "robustscanner.log"
 PID = "robustscanner.pid"
-FAMILIES = ("v2-", "v3-", "v4-", "v5litepod-", "v5p-", "v6e-", "tpu7x-")
+FAMILIES = ("v2-", "v3-", "v4-", "v5litepod-", "v5p-", "v6e-")
+# Said by the worker before anything is installed.
+PYTHON_CHECK = (
+    "import sys; sys.exit(sys.version_info < (3, 11) and "
+    "'Python 3.11 or newer is needed, this runtime has ' + sys.version)"
+)
 
 
 def check(options: argparse.Namespace, arguments: Sequence[str]) -> None:
@@ -106,6 +111,7 @@ def install_line(options: argparse.Namespace) -> str:
             f"{FOLDER})",
             f"cd {FOLDER}",
             f"git fetch -q && git checkout -q {revision}",
+            f"python3 -c {shlex.quote(PYTHON_CHECK)}",
             "python3 -m venv .venv",
             ".venv/bin/pip install -q -r requirements.txt 'jax[tpu]'",
         ]

@@ -299,7 +299,9 @@ if [ "$1" = clone ]; then mkdir "$4" && ln -s "$3"/* "$4"/; fi
 """
 PYTHON = """\
 #!/bin/bash
-# -m venv FOLDER
+# -m venv FOLDER, or -c CODE
+set -u
+if [ "$1" = -c ]; then exec {python} "$@"; fi
 mkdir -p "$3/bin"
 printf '#!/bin/bash\\nexec {python} "$@"\\n' > "$3/bin/python"
 printf '#!/bin/bash\\n' > "$3/bin/pip"
@@ -354,3 +356,36 @@ def alive(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2][0] != "Z"
     except FileNotFoundError:
         return False
+
+
+@pytest.mark.parametrize("kind", ["gke", "beam"])
+def test_an_image_is_built_from_requirements_that_were_copied_before(kind):
+    folder = REPOSITORY / "launch" / kind
+    copied: list[str] = []
+    for line in (folder / "Dockerfile").read_text().splitlines():
+        word, *rest = line.split()
+        if word == "COPY":
+            copied += rest[:-1]
+        if word == "RUN":
+            break
+    wanted = ["requirements.txt"]
+    for name in wanted:
+        assert "." in copied or name in copied
+        lines = (REPOSITORY / name).read_text().splitlines()
+        wanted += [line.split()[1] for line in lines if line.startswith("-r ")]
+    assert len(wanted) > 1
+    ignored = (folder / "Dockerfile.dockerignore").read_text().splitlines()
+    assert {".git", ".venv"} <= set(ignored)
+
+
+@pytest.mark.parametrize(
+    ("version", "status"), [((3, 10, 12), 1), ((3, 11, 0), 0), ((3, 13, 1), 0)]
+)
+def test_a_worker_whose_python_is_too_old_says_so(version, status):
+    fake = f"import sys; sys.version_info = {version}; sys.version = 'that'; "
+    command = [sys.executable, "-c", fake + tpu_pod.PYTHON_CHECK]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == status
+    assert ("3.11 or newer is needed, this runtime has that" in done.stderr) == (
+        status == 1
+    )

@@ -26,7 +26,8 @@ def get_config() -> ConfigDict:
     )
     config.model.use_hybrid = True  # the context branch; False to ablate it
     config.model.use_position = True  # the position branch; False to ablate it
-    # Of the computation: float32, bfloat16, or auto (bfloat16 on accelerators).
+    # Of the computation: float32, bfloat16, or auto: bfloat16 on accelerators; on CPU
+    # float32 but for the gradients of the kernels, where the processor has AMX.
     config.model.dtype = "auto"
 
     config.preprocessing = ConfigDict()
@@ -76,7 +77,8 @@ def get_config() -> ConfigDict:
     config.train.evaluate_every = 5_000  # updates
     config.train.save_every = 1_000  # updates
     config.train.keep = 3  # newest checkpoints that stay
-    # Weights file to start from, of this or another charset or max_len; empty: random.
+    # Weights to start from, of this or another charset or max_len: a file, a run
+    # folder, or "small" or "tiny", which ship; empty: random.
     config.train.init_weights = ""
     # First and last update of a trace of process 0 in RUN/profile; (0, 0): none.
     config.train.profile = (0, 0)

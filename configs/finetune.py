@@ -15,7 +15,7 @@ def get_config() -> ConfigDict:
     config.data.train = ("rendered:full?seed=3&count=20000000", "data/real")  # yours
     config.data.weights = (0.5, 0.5)
     config.data.augment = 0.5
-    config.train.init_weights = "weights/small.safetensors"
+    config.train.init_weights = "small"
     config.train.steps = 1_500
     config.train.peak_lr = 3e-4
     return config

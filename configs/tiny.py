@@ -1,7 +1,7 @@
 """A quarter of the channels, rendered words alone; for slow machines.
 
 Run:    python -m robustscanner_jax.main --config=configs/tiny.py --workdir=RUN
-Expect: 27 images a second on two CPU cores, 15,800 on an H100; not trained to the end.
+Expect: 28 images a second on two CPU cores, 15,800 on an H100; not trained to the end.
 """
 
 from ml_collections import ConfigDict

@@ -1,7 +1,6 @@
 """From any input to a dataset with a report: planned, written in shards, finished."""
 
 import functools
-import hashlib
 import itertools
 import json
 import math
@@ -16,7 +15,7 @@ from typing import Any, cast
 from data_prep import builders, conversion_report
 from data_prep.beam_shards import write_shards_with_beam
 from data_prep.checks import Dropped, Limits, check_record
-from data_prep.inputs import Input, open_input
+from data_prep.inputs import Input, LabelFileInput, open_input
 from data_prep.sharding import (
     Shards,
     Tick,
@@ -85,13 +84,16 @@ def convert(
         "limits": vars(limits),
     }
     reader = _open(source, from_format, images, split)
-    entries, listed = _survey(reader)
+    entries = sum(1 for _ in reader.entries())
     if not entries:
         raise ValueError(f"{source}: nothing to convert, it lists no image")
     estimate = math.ceil(entries * reader.records_per_entry / _SHARD_RECORDS)
     num_shards = min(entries, shards or estimate)
     name = _plain_name(reader.name)
-    request |= {"name": name, "entries": entries, "list": listed}
+    request |= {"name": name, "entries": entries}
+    if isinstance(reader, LabelFileInput):
+        # A list that was corrected since is another input.
+        request["list"] = reader.digest()
     if claim_folder(output, request):
         shutil.rmtree(output / _PARTS_NAME, ignore_errors=True)
         report = json.loads((output / REPORT_NAME).read_text(encoding="utf-8"))
@@ -126,18 +128,6 @@ def _open(
     if from_format in builders.NAMES:
         return cast(Input, builders.open_builder(from_format, source, split))
     return open_input(source, format_name=from_format, images=images)
-
-
-def _survey(reader: Input) -> tuple[int, str]:
-    """Returns how many entries there are, and a digest of paths and labels in a list.
-
-    So that a list that was corrected since is not taken for the same input.
-    """
-    count, digest = 0, hashlib.blake2b(digest_size=16)
-    for entry in reader.entries():
-        digest.update(repr(entry).encode("utf-8", "surrogatepass"))
-        count += 1
-    return count, digest.hexdigest()
 
 
 def _run(entries: int, seconds: float, how: str) -> dict[str, Any]:

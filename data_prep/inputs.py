@@ -7,6 +7,7 @@ a shard always holds the same records.
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -100,6 +101,11 @@ class LabelFileInput:
         self._path = path
         self._root = find_root(path, images)
 
+    def digest(self) -> str:
+        """Returns a digest of the list, not of the images."""
+        with open(self._path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+
     def entries(self) -> Iterator[Labelled]:
         """Yields a pair for each row, and each line that is none."""
         return list_labels(self._path)
@@ -185,5 +191,7 @@ def _label_file(path: str) -> str | None:
     names = os.listdir(path)
     if {INDEX_NAME, "features.json", "data.mdb"} & set(names):
         return None
+    if any(SHARD_SUFFIX in name for name in names):
+        return None  # a dataset that was never finished
     found = label_files(sorted(names))
     return os.path.join(path, found[0]) if len(found) == 1 else None

@@ -59,11 +59,13 @@ def claim_folder(folder: Path, request: dict[str, Any]) -> bool:
     """
     known = folder / REQUEST_NAME
     if known.is_file():
-        if json.loads(known.read_text(encoding="utf-8")) != request:
+        theirs = json.loads(known.read_text(encoding="utf-8"))
+        # Datasets of before 2026-11-23 do not say what their list held.
+        if theirs != {k: v for k, v in request.items() if k != "list" or k in theirs}:
             raise ValueError(
-                f"output: {folder} holds a dataset of other settings, or of a list "
-                "that has changed since; choose another folder, or delete it (its "
-                f"settings are in {REQUEST_NAME})"
+                f"output: {folder} holds a dataset of other settings or of another "
+                "list; choose another folder, or delete it (its settings are in "
+                f"{REQUEST_NAME})"
             )
         return (folder / records.INDEX_NAME).is_file()
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):

@@ -32,8 +32,12 @@ def for_device(model: RobustScanner, dtype: str) -> RobustScanner:
     """
     if _has_accelerator():
         return model.clone(dtype=compute_dtype(dtype), unroll=UNROLL)
+    # Several processes must compute the same program, whatever their processors; and
+    # by taps they would sum over each other nine times instead of once.
+    alone = jax.process_count() == 1
     return model.clone(
-        dtype=compute_dtype(dtype), kernel_gradient=_kernel_gradient(dtype)
+        dtype=compute_dtype(dtype),
+        kernel_gradient=_kernel_gradient(dtype) if alone else None,
     )
 
 

@@ -20,7 +20,10 @@ WORKDIR = flags.DEFINE_string(
     "workdir", None, "Run folder: written by train, read by the other modes."
 )
 WEIGHTS = flags.DEFINE_string(
-    "weights", None, "Weights file to read with; with neither, the weights that ship."
+    "weights",
+    None,
+    "Weights file to read with, or the name of weights that ship: small (which reads "
+    "where neither is given) or tiny.",
 )
 MODEL = flags.DEFINE_string(
     "model", None, "evaluate, predict, serve: folder of an export to read with."

@@ -8,7 +8,9 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from tensorboardX import SummaryWriter
+from tensorboardX.event_file_writer import EventsWriter
+from tensorboardX.proto import event_pb2
+from tensorboardX.summary import scalar
 
 logger = logging.getLogger(__name__)
 
@@ -31,7 +33,9 @@ class MetricWriter:
         if enabled:
             self._path = workdir / "metrics.jsonl"
             self._file = self._path.open("a", encoding="utf-8")
-            self._events = SummaryWriter(str(workdir), flush_secs=30)
+            # Not `SummaryWriter`: a full disk ends its thread, and then the queue to
+            # that thread fills up and blocks the run.
+            self._events = EventsWriter(str(workdir / "events"))
 
     def write(self, step: int, **values: float) -> None:
         """Writes the values of one step, with the seconds since the epoch."""
@@ -43,7 +47,11 @@ class MetricWriter:
             self._file.write(json.dumps(line) + "\n")
             self._file.flush()
             for name, value in values.items():
-                self._events.add_scalar(name, value, step)
+                event = event_pb2.Event(  # pyright: ignore[reportAttributeAccessIssue]
+                    wall_time=time.time(), step=step, summary=scalar(name, value)
+                )
+                self._events.write_event(event)
+            self._events.flush()
 
     @contextlib.contextmanager
     def _full_disk_is_no_end(self) -> Iterator[None]:

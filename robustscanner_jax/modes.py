@@ -51,6 +51,8 @@ def run(mode: str, paths: list[str]) -> int:
             hint = ""
             if (mode, name) == ("train", "weights"):
                 hint = "; to start from a file: --config.train.init_weights=FILE"
+            elif name == "config":
+                hint = "; run folders, weights and exports have their own"
             raise app.UsageError(f"--mode={mode} has no use for --{name}{hint}")
     return _MODES[mode](paths)
 

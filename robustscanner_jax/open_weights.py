@@ -13,34 +13,46 @@ from robustscanner_jax import run_folder
 from robustscanner_jax.checkpoint_reading import restore_variables
 from robustscanner_jax.weights import Weights, expected_shapes, load_weights, unflatten
 
+# What ships, by name; the first is what reads where nothing is named.
+SHIPPED = ("small", "tiny")
 # Beside the package in a clone, inside it in an installed wheel.
-SHIPPED_WEIGHTS = tuple(
-    folder / "small.safetensors"
-    for folder in (
-        Path(__file__).parent.parent / "weights",
-        Path(__file__).parent / "shipped",
-    )
+SHIPPED_FOLDERS = (
+    Path(__file__).parent.parent / "weights",
+    Path(__file__).parent / "shipped",
 )
 
 
 def open_weights(path: str | Path | None = None) -> Weights:
     """Reads a weights file, the newest checkpoint of a run folder, or what ships.
 
+    Args:
+      path: file or folder, or a name of `SHIPPED`; None is the first of these.
+
     Raises:
       ValueError: what `path` names is none of them.
     """
     if path is None:
-        found = [shipped for shipped in SHIPPED_WEIGHTS if shipped.is_file()]
-        if not found:
-            raise ValueError(
-                f"{SHIPPED_WEIGHTS[0]}: not found, this installation has no weights; "
-                "name a weights file or a run folder"
-            )
-        path = found[0]
+        path = _shipped(SHIPPED[0])
+    elif str(path) in SHIPPED and not Path(path).exists():
+        path = _shipped(str(path))
     path = Path(path)
     if not path.exists():
-        raise ValueError(f"{path}: not found; expected a weights file or a run folder")
+        raise ValueError(
+            f"{path}: not found; expected a weights file, a run folder, or one of "
+            f"{', '.join(SHIPPED)}"
+        )
     return load_run(path) if path.is_dir() else load_weights(path)
+
+
+def _shipped(name: str) -> Path:
+    files = [folder / f"{name}.safetensors" for folder in SHIPPED_FOLDERS]
+    found = [file for file in files if file.is_file()]
+    if not found:
+        raise ValueError(
+            f"{files[0]}: not found, this installation has no weights; "
+            "name a weights file or a run folder"
+        )
+    return found[0]
 
 
 def load_run(workdir: Path) -> Weights:
@@ -83,13 +95,19 @@ def make_card(config: config_lib.Config, workdir: Path, step: int) -> dict[str, 
         "schedule": config.train.schedule,
         "peak_lr": config.train.peak_lr,
         "init_weights": Path(config.train.init_weights).name,
-        "accuracy_36": _accuracy(workdir / "accuracy.json", step),
+        "accuracy_36": _accuracy(
+            workdir / "accuracy.json", step, complete=step == config.train.steps
+        ),
     }
 
 
-def _accuracy(path: Path, step: int) -> dict[str, list[float]]:
-    """Returns accuracy and words by set; empty where they are of another step."""
+def _accuracy(path: Path, step: int, *, complete: bool) -> dict[str, list[float]]:
+    """Returns accuracy and words by set; empty where they are of another step.
+
+    A table that does not say its step (of before 2026-11-23) is that of the end.
+    """
     table = json.loads(path.read_text()) if path.is_file() else {}
-    if (table.get("protocol"), table.get("extra", {}).get("step")) != ("36", step):
+    of_step = table.get("extra", {}).get("step", step if complete else None)
+    if (table.get("protocol"), of_step) != ("36", step):
         return {}
     return {s["name"]: [s["accuracy"], s["words"]] for s in table["sets"]}

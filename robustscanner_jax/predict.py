@@ -1,6 +1,6 @@
 """Image files to text on standard output."""
 
-import collections
+import itertools
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -48,7 +48,7 @@ def run(
     Returns how many could not be read.
     """
     check_ratio(rotate_tall)
-    failed, drawn = 0, collections.Counter[str]()
+    failed, drawn = 0, set[str]()
     crops: list[tuple[Path, list[Row]]] = []
 
     def flush() -> None:
@@ -56,10 +56,12 @@ def run(
         for (path, rows), (reading, won) in zip(crops, found, strict=True):
             print(f"{path}\t{reading.text}\t{reading.confidence:.4f}", flush=True)
             if pictures is not None and isinstance(recognizer, Recognizer):
-                drawn[path.stem] += 1  # of another folder, or with another suffix
-                number = f"-{drawn[path.stem]}" if drawn[path.stem] > 1 else ""
-                picture = pictures / f"{path.stem}{number}.png"
-                draw_reading(recognizer, rows[won], picture)
+                # The name may be taken, by an image of another folder or suffix.
+                others = (f"{path.stem}-{n}" for n in itertools.count(2))
+                names = itertools.chain([path.stem], others)
+                name = next(name for name in names if name not in drawn)
+                drawn.add(name)
+                draw_reading(recognizer, rows[won], pictures / f"{name}.png")
         crops.clear()
 
     for path in find_images(paths):

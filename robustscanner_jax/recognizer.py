@@ -50,7 +50,9 @@ class Recognizer(Reader):
     def load(
         cls, path: str | Path | None = None, *, batch_size: int = 64, dtype="auto"
     ) -> "Recognizer":
-        """Opens a weights file, a run folder, or (None) the weights that ship.
+        """Opens a weights file, a run folder, or weights that ship.
+
+        "small" and "tiny" ship; None is "small".
 
         Raises:
           ValueError: what `path` names cannot be read as either.

@@ -123,8 +123,12 @@ def gradients(
         return micro_step(batch_stats, batch)
 
     def scan_body(carry, part):
-        sums, batch_stats = carry
-        grads, batch_stats, metrics = micro_step(batch_stats, part)
+        sums, before = carry
+        grads, after, metrics = micro_step(before, part)
+        counts = metrics["tokens"] > 0  # or it is filler alone, as in `train_step`
+        batch_stats = jax.tree.map(
+            lambda new, old: jnp.where(counts, new, old), after, before
+        )
         return (jax.tree.map(jnp.add, sums, (grads, metrics)), batch_stats), None
 
     parts = jax.tree.map(lambda x: _interleaved(x, accumulate), batch)

@@ -29,6 +29,7 @@ EVALUATION_BATCH = 256
 MIN_EXAMPLES_FOR_SHARE = 1_000
 # Unreadable ones among the latest, whatever the share that a dataset may have.
 OUTAGE_SHARE = 0.5
+MIN_RECENT_EXAMPLES = 100
 
 
 class TrainingStopped(RuntimeError):
@@ -68,7 +69,7 @@ def run(config: config_lib.Config, workdir: Path) -> None:
             )
     finally:
         checkpoints.close()
-    _evaluate(setup, state, config.train.steps, benchmarks)
+    _evaluate(setup, state, int(state.step), benchmarks)
     distributed.wait_for_all("end")  # one process writes the results
 
 
@@ -231,17 +232,19 @@ def _check(
             f"{examples.unreadable} of {examples.total} examples are unreadable, more "
             f"than config.data.max_bad_share={limit:.1%}; the log names them"
         )
-    many = recent.total >= MIN_EXAMPLES_FOR_SHARE
-    if many and recent.unreadable > OUTAGE_SHARE * recent.total:
-        raise TrainingStopped(
-            f"{recent.unreadable} of the last {recent.total} examples are unreadable; "
-            "is the storage still there? The same command goes on"
-        )
     skipped = int(state.skipped_in_row)
-    if skipped >= setup.config.train.max_skipped:
+    stop = skipped >= setup.config.train.max_skipped
+    outage = recent.unreadable > OUTAGE_SHARE * recent.total
+    if (outage and recent.total >= MIN_RECENT_EXAMPLES) or (stop and recent.unreadable):
         raise TrainingStopped(
-            f"loss or gradient were not finite in {skipped} updates in a row, or no "
-            "example counted; lower config.train.peak_lr, or look at the data"
+            f"{recent.unreadable} of the last {recent.total} examples are unreadable, "
+            f"the last {skipped} updates had none that counts; is the storage still "
+            "there? The same command goes on"
+        )
+    if stop:
+        raise TrainingStopped(
+            f"loss or gradient were not finite in {skipped} updates in a row; "
+            "lower config.train.peak_lr, or look at the data"
         )
 
 
@@ -252,10 +255,10 @@ def _evaluate_on_the_way(
     benchmarks: list[tuple[str, Any]],
     log: RunLog,
 ) -> None:
-    """Evaluates; what goes wrong with that is no reason to stop training."""
+    """Evaluates; a full disk is no reason to stop training."""
     try:
         scores = [r.score for r in _evaluate(setup, state, step, benchmarks)]
-    except (OSError, ValueError) as error:
+    except OSError as error:
         logger.error("step %d is not evaluated, going on: %s", step, error)
         return
     log.write_accuracies(step, {s.name: s.accuracy for s in scores})

@@ -15,11 +15,12 @@ from robustscanner_jax.charset import Charset
 from robustscanner_jax.checkpoint import Checkpoints, DataPosition
 from robustscanner_jax.compute import for_device
 from robustscanner_jax.models.robustscanner import RobustScanner
+from robustscanner_jax.open_weights import open_weights
 from robustscanner_jax.optim import make_optimizer, make_schedule
 from robustscanner_jax.preprocessing import Preprocessing
 from robustscanner_jax.steps import TrainState, create_state
 from robustscanner_jax.transfer import transfer
-from robustscanner_jax.weights import Weights, load_weights
+from robustscanner_jax.weights import Weights
 
 logger = logging.getLogger(__name__)
 
@@ -96,13 +97,13 @@ def start(setup: Setup, checkpoints: Checkpoints) -> tuple[TrainState, DataPosit
         return state, position
     state = partition.place_state(create, setup.mesh)
     if setup.config.train.init_weights:
-        weights = load_weights(setup.config.train.init_weights)
+        weights = open_weights(setup.config.train.init_weights)
         state = _with_weights(setup, state, weights)
     return state, DataPosition(batches=0, examples={})
 
 
 def _with_weights(setup: Setup, state: TrainState, weights: Weights) -> TrainState:
-    """Returns the state with variables of a weights file, for fine-tuning."""
+    """Returns the state with variables of other weights, for fine-tuning."""
     path = setup.config.train.init_weights
     copy = partition.replicated(setup.mesh)
     fresh = jax.tree.map(lambda x: np.asarray(x.addressable_data(0)), state.variables)

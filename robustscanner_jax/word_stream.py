@@ -7,13 +7,14 @@ they cost what they add and nothing is compiled for them.
 
 import dataclasses
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
 from robustscanner_jax import rotation
 from robustscanner_jax.data.pipeline import evaluation_batches
+from robustscanner_jax.data.reads import read_elements
 from robustscanner_jax.data.transforms import Element, pixels_of
 from robustscanner_jax.preprocessing import Preprocessing
 from robustscanner_jax.reading import Reader, Reading
@@ -62,7 +63,12 @@ class _Measured:
         return len(self._source)
 
     def __getitem__(self, index: int) -> Element:
-        element = self._source[index]
+        return self._measured(self._source[index])
+
+    def read_many(self, indices: Sequence[int]) -> list[Element]:
+        return [self._measured(e) for e in read_elements(self._source, indices)]
+
+    def _measured(self, element: Element) -> Element:
         if "error" in element:
             return element
         try:

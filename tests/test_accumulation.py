@@ -79,6 +79,18 @@ def test_batch_norm_sees_each_micro_batch_alone():
     assert distance(twice_moved, twice_stats) < 1e-5
 
 
+def test_a_micro_batch_of_filler_alone_is_nothing_to_batch_norm():
+    """Rows 1, 3, 5 and 7 are the second of two micro-batches."""
+    batch = batch_of()
+    tokens = batch["tokens"].at[1::2].set(CHARSET.pad_id)
+    _, stats, _ = compute(
+        eloquent(), batch | {"tokens": tokens}, accumulate=2, train=True
+    )
+    first = {name: value[::2] for name, value in batch.items()}
+    _, want, _ = compute(eloquent(), first, accumulate=1, train=True)
+    assert distance(stats, want) < 1e-6
+
+
 @pytest.mark.parametrize(("size", "accumulate"), [(8, 3), (8, 0), (12, 4)])
 def test_a_batch_that_micro_batches_cannot_share_is_one_sentence(size, accumulate):
     mesh = partition.make_mesh(jax.devices()[:4])

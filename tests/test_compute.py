@@ -44,3 +44,9 @@ def test_a_cpu_rounds_kernel_gradients_where_that_is_faster_and_allowed(
 def test_a_named_dtype_is_taken_on_any_device():
     assert compute_dtype("bfloat16") == jnp.bfloat16
     assert compute_dtype("float32") == jnp.float32
+
+
+def test_several_processes_compute_one_program_whatever_their_processors(monkeypatch):
+    monkeypatch.setattr(jax, "default_backend", lambda: "cpu")
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    assert for_device(RobustScanner(width="nano"), "auto").kernel_gradient is None

@@ -1,6 +1,8 @@
 """Metrics: valid JSON a line, whatever the values, and the same as events."""
 
 import json
+import subprocess
+import sys
 
 import numpy as np
 from hypothesis import HealthCheck, given, settings
@@ -70,3 +72,29 @@ def test_a_full_disk_costs_lines_and_not_the_run(tmp_path, caplog):
             writer.write(step, loss=1.0)
     (message,) = [r.getMessage() for r in caplog.records]  # once
     assert "metrics.jsonl" in message and "No space left" in message
+
+
+def test_event_files_that_cannot_grow_do_not_hold_the_run_up(tmp_path):
+    """Once there is room again, lines come again."""
+    code = """
+import resource, sys
+from pathlib import Path
+from robustscanner_jax.metric_writer import MetricWriter
+with MetricWriter(Path(sys.argv[1])) as writer:
+    hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4000, hard))
+    for step in range(200):
+        writer.write(step, **{name: 1.0 for name in "abcdefgh"})
+    resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
+    writer.write(200, loss=0.5)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    )
+    assert done.stderr.count("going on") == 1
+    last = (tmp_path / "metrics.jsonl").read_text(encoding="utf-8").splitlines()[-1]
+    assert json.loads(last)["loss"] == 0.5

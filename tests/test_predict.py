@@ -84,10 +84,11 @@ def test_images_of_one_name_get_a_picture_each(folder, tmp_path):
     (tmp_path / "other").mkdir()
     for suffix in (".png", ".bmp"):
         cv2.imwrite(str(tmp_path / "other" / f"0{suffix}"), noise_image(3))
-    paths = [str(folder / "0.png"), str(tmp_path / "other")]
+    cv2.imwrite(str(tmp_path / "0-2.png"), noise_image(4))
+    paths = [str(folder / "0.png"), str(tmp_path / "0-2.png"), str(tmp_path / "other")]
     assert predict.run(reader(), paths, pictures=tmp_path / "pictures") == 0
     names = {path.name for path in (tmp_path / "pictures").iterdir()}
-    assert names == {"0.png", "0-2.png", "0-3.png"}
+    assert names == {"0.png", "0-2.png", "0-3.png", "0-4.png"}
 
 
 def test_tall_images_are_read_turned_where_that_is_asked_for(tmp_path, capsys):

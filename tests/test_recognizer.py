@@ -8,6 +8,8 @@ from hypothesis import strategies as st
 from PIL import Image
 from training import noise_image, reader, reading_weights
 
+from robustscanner_jax.charset import DICT90
+from robustscanner_jax.open_weights import SHIPPED, open_weights
 from robustscanner_jax.reading import Reading, to_bgr
 from robustscanner_jax.recognizer import Recognizer
 from robustscanner_jax.weights import save_weights
@@ -154,6 +156,20 @@ def test_what_is_no_run_and_no_weights_is_refused_by_name(tmp_path):
     (tmp_path / "text").write_text("no weights")
     with pytest.raises(ValueError, match="text: not a whole safetensors file"):
         Recognizer.load(tmp_path / "text")
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_what_ships_is_opened_by_its_name_unless_a_file_has_it(
+    name, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    weights = open_weights(name)
+    assert weights.model.width == name
+    assert weights.charset.characters == DICT90
+    save_weights(tmp_path / name, reading_weights())
+    assert open_weights(name).card == reading_weights().card
+    default = open_weights()  # whatever lies about
+    assert default.model.width == "small"
 
 
 def test_batches_are_a_multiple_of_the_devices():

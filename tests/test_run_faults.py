@@ -152,7 +152,7 @@ def test_storage_that_goes_away_stops_the_run_before_the_good_checkpoints_are_go
     quick, tmp_path, monkeypatch
 ):
     """The share since the start would stop it much later."""
-    monkeypatch.setattr(train, "MIN_EXAMPLES_FOR_SHARE", 16)
+    monkeypatch.setattr(train, "MIN_RECENT_EXAMPLES", 16)
     labels = write_words(tmp_path / "data", TWELVE)
     config = tiny_config(labels, train__steps=40, data__max_bad_share=0.4)
 

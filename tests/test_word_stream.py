@@ -1,5 +1,6 @@
 """A source is read whole, in batches of one shape, while the next one is prepared."""
 
+import itertools
 import threading
 
 import cv2
@@ -104,6 +105,22 @@ def test_damaged_records_keep_their_place_and_are_read_as_nothing():
             assert (word.size is None) == (word.error is not None)
         assert "zero bytes" in words[0].error and "torn" in words[3].error
         assert [words[i].label for i in (0, 3, 4)] == ["t0", LOST_LABEL, LOST_LABEL]
+
+
+def test_a_source_that_reads_many_records_at_once_is_asked_for_many():
+    asked: list[list[int]] = []
+
+    class Shards(ListSource):
+        def read_many(self, indices):
+            asked.append(list(indices))
+            return [self[i] for i in indices]
+
+    images = [encode(noise_image(i)) for i in range(20)]
+    elements = [{"id": str(i), "image": im, "text": ""} for i, im in enumerate(images)]
+    words = list(read_words(reader(), Shards(elements)))
+    assert [word.id for word in words] == [str(i) for i in range(20)]
+    assert sorted(itertools.chain(*asked)) == list(range(20))
+    assert len(asked) < 20
 
 
 def test_the_next_batch_is_decoded_while_the_device_reads_this_one():

@@ -27,8 +27,6 @@ Found = dict[str, Any] | ValueError
 _WAITED = 50e-6
 # So many of them in a call mean a disk: a busy machine interrupts one or two as well.
 _MANY_WAITS = 4
-# Files that a process has open beside its shards: libraries, logs, sockets, workers.
-_OTHER_FILES = 100
 # That wait for the disk at the same time, each for a shard of its own.
 _READING_THREADS = 8
 
@@ -42,11 +40,7 @@ class ShardSource:
     """
 
     def __init__(self, name: str, paths: Sequence[str]):
-        """Counts the records.
-
-        Raises what `records.open_shard` raises, and `ValueError` for more shards than
-        the system lets a process open.
-        """
+        """Counts the records; raises what `records.open_shard` raises."""
         self.name = name
         self._paths = list(paths)
         _allow_open_files(len(self._paths))
@@ -158,7 +152,7 @@ class ShardSource:
 
 
 def _allow_open_files(count: int) -> None:
-    """Raises the number of files that this process may open by `count`.
+    """Raises the number of files that this process may open by `count`, if it can.
 
     Workers inherit it. The usual 1,024 are fewer than a large dataset has shards.
     """
@@ -167,15 +161,13 @@ def _allow_open_files(count: int) -> None:
     except ImportError:  # Windows
         return
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    limited = resource.RLIM_INFINITY not in (soft, hard)
-    if limited and count + _OTHER_FILES > hard:
-        raise ValueError(
-            f"{count} shards, and this process may open {hard} files: convert into "
-            "fewer shards (--shards), or have the limit raised (ulimit -Hn)"
-        )
-    if limited:
-        with contextlib.suppress(ValueError, OSError):  # a system's own upper bound
-            resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, soft + count), hard))
+    if soft == resource.RLIM_INFINITY:
+        return
+    wanted = soft + count
+    if hard != resource.RLIM_INFINITY:
+        wanted = min(wanted, hard)
+    with contextlib.suppress(ValueError, OSError):  # a system's own upper bound
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def open_dataset(folder: str) -> ShardSource:

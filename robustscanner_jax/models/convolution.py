@@ -31,7 +31,7 @@ def same_conv(
       size: of the kernel, both ways; odd.
       kernel_gradient: dtype that the gradient of the kernel is multiplied in, tap by
         tap; None leaves it to XLA. The result does not depend on it.
-      **options: of `nn.Conv`.
+      **options: of `nn.Conv`, but for strides, groups and precision.
     """
     return nn.Conv(
         features,
@@ -98,7 +98,8 @@ def kernel_gradient(
       x: input of the convolution.
       y_bar: gradient of the loss by its output.
       size: of the kernel, k.
-      dtype: the factors are rounded to it; their sum is float32, or float64.
+      dtype: the factors are rounded to it, but for k = 1, where that gains nothing;
+        their sum is float32, or float64.
     """
     c, c2 = x.shape[-1], y_bar.shape[-1]
     wide = jnp.promote_types(dtype, jnp.float32)

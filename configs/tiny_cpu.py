@@ -1,0 +1,51 @@
+"""A reader of real words in 97 minutes of two CPU cores: small images first.
+
+Attention is found sooner among easy words, and at a quarter of the pixels an update
+takes a quarter of the time; the second part goes on with larger images.
+
+Run:    python -m robustscanner_jax.main --config=configs/tiny_cpu.py:first \
+            --workdir=RUN1
+        python -m robustscanner_jax.main --config=configs/tiny_cpu.py:second \
+            --config.train.init_weights=RUN1 --workdir=RUN2
+Expect: 65.1 % on real crops after 64 and 33 minutes, see docs/model_card.md
+"""
+
+from ml_collections import ConfigDict
+
+from configs import default
+
+
+def get_config(part: str = "first") -> ConfigDict:
+    """Returns the config of a part, "first" or "second"."""
+    if part not in ("first", "second"):
+        raise ValueError(f"configs/tiny_cpu.py: expected :first or :second, got {part}")
+    config = default.get_config()
+    config.model.width = "tiny"
+    config.data.batch_size = 64
+    config.data.num_workers = 1
+    config.train.schedule = "one_cycle"
+    config.train.save_every = 250
+    config.train.keep = 2
+    if part == "first":
+        _size(config, 24, 80)
+        config.data.train = (
+            "rendered:full?seed=1&count=20000000&split=train",
+            "rendered:easy?seed=1&count=20000000&split=train",
+        )
+        config.data.weights = (0.75, 0.25)
+        config.train.steps = 4_500
+        config.train.peak_lr = 1.5e-3
+        config.train.evaluate_every = 1_500
+    else:
+        _size(config, 32, 112)
+        config.data.train = ("rendered:full?seed=2&count=20000000&split=train",)
+        config.train.steps = 1_600
+        config.train.peak_lr = 1e-3
+        config.train.evaluate_every = 800
+    return config
+
+
+def _size(config: ConfigDict, height: int, max_width: int) -> None:
+    config.preprocessing.height = height
+    config.preprocessing.min_width = height
+    config.preprocessing.max_width = max_width

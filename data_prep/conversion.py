@@ -89,8 +89,7 @@ def convert(
         raise ValueError(f"{source}: nothing to convert, it lists no image")
     estimate = math.ceil(entries * reader.records_per_entry / _SHARD_RECORDS)
     num_shards = min(entries, shards or estimate)
-    name = _plain_name(reader.name)
-    request |= {"name": name, "entries": entries}
+    request |= {"name": _plain_name(reader.name), "entries": entries}
     if isinstance(reader, LabelFileInput):
         # A list that was corrected since is another input.
         request["list"] = reader.digest()

@@ -9,11 +9,18 @@ Prints: accuracy by variant and benchmark, the mean over the seeds and each seed
 
 --stored=150000 renders so many words of each preset and seed once, and the runs read
 them; --together=4 trains so many networks at once on a device that one of them leaves
-idle (on a GPU, set XLA_PYTHON_CLIENT_MEM_FRACTION to the share of each).
+idle (on a GPU, set XLA_PYTHON_CLIENT_MEM_FRACTION to the share of each; on a CPU every
+run keeps to its own share of the cores).
+
+--start=FOLDER begins each run with the weights of the run in FOLDER, a table made
+before, that has its seed and its branches and lacks nothing else. When attention is
+found in a training from random weights depends on the seed more than on most of what
+is left out; these runs have found it.
 """
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -53,6 +60,19 @@ VARIANTS = {
     "without textures": Variant(lacks="textures"),
 }
 COUNT = 20_000_000
+
+
+def name_of_start(variant: Variant) -> str:
+    """Returns the variant of the same network that is trained on everything."""
+    network = {flag for flag in variant.flags if flag.startswith("--config.model.")}
+    return next(
+        name for name, v in VARIANTS.items() if not v.lacks and set(v.flags) == network
+    )
+
+
+def run_folder(output: Path, name: str, seed: int) -> Path:
+    """Returns where a variant is trained."""
+    return output / f"{name.replace(' ', '-')}-{seed}"
 
 
 class Look(NamedTuple):
@@ -110,6 +130,19 @@ def train(workdir: Path, flags: Sequence[str]) -> None:
     subprocess.run([*command, *flags], check=True, stdout=sys.stderr)
 
 
+def shares_of_cores(together: int) -> list[set[int]]:
+    """Returns a share of the cores for each run; empty where they cannot be told."""
+    known = hasattr(os, "sched_getaffinity")
+    cores = sorted(os.sched_getaffinity(0)) if known else []
+    return [set(cores[first::together]) for first in range(together)]
+
+
+def take_share(shares: list[set[int]]) -> None:
+    """Keeps this thread, and what it starts, to one of the shares, and removes it."""
+    if cores := shares.pop():
+        os.sched_setaffinity(0, cores)
+
+
 def accuracies(workdir: Path) -> dict[str, float]:
     """Returns the accuracy of each benchmark of a finished run, in [0, 1]."""
     table = json.loads((workdir / "accuracy.json").read_text(encoding="utf-8"))
@@ -152,9 +185,12 @@ def plan(options: argparse.Namespace) -> dict[str, list[tuple[Path, list[str]]]]
         for seed in map(int, options.seeds.split(",")):
             source = f"rendered:{look.words[lacks]}?seed={seed}&count={count}"
             data = f"--config.data.train=({source_of(source, stored)!r},)"
-            workdir = options.output / f"{name.replace(' ', '-')}-{seed}"
-            run = workdir, [*every, f"--config.seed={seed}", data, *flags]
-            runs.setdefault(name, []).append(run)
+            asked = [*every, f"--config.seed={seed}", data, *flags]
+            if options.start:
+                start = run_folder(options.start, name_of_start(VARIANTS[name]), seed)
+                asked.append(f"--config.train.init_weights={start}")
+            workdir = run_folder(options.output, name, seed)
+            runs.setdefault(name, []).append((workdir, asked))
     return runs
 
 
@@ -166,6 +202,7 @@ def main() -> None:
     add("--steps", type=int, required=True, help="updates of each run")
     add("--seeds", default="1,2", help="runs of each variant")
     add("--output", type=Path, required=True, help="folder of the run folders")
+    add("--start", type=Path, help="--output of the runs to start from; none: random")
     add("--look", default="full", choices=list(LOOKS), help="of the rendered words")
     add("--stored", type=int, default=0, help="words rendered to disk first; 0: none")
     add("--together", type=int, default=1, help="runs at the same time")
@@ -174,7 +211,11 @@ def main() -> None:
         help="variants; one that the look does not have is left out")  # fmt: skip
     add("rest", nargs="*", help="-- and flags of the main program for every run")
     runs = plan(options := parser.parse_args())
-    with ThreadPoolExecutor(options.together) as pool:
+    together = options.together
+    shares = shares_of_cores(together)
+    with ThreadPoolExecutor(
+        together, initializer=take_share, initargs=(shares,)
+    ) as pool:
         # The first seed of every variant before the second of any.
         for seed_runs in zip(*runs.values(), strict=True):
             list(pool.map(lambda run: train(*run), seed_runs))

@@ -16,9 +16,11 @@ from configs import default
 
 
 def get_config(part: str = "first") -> ConfigDict:
-    """Returns the config of a part, "first" or "second"."""
-    if part not in ("first", "second"):
-        raise ValueError(f"configs/tiny_cpu.py: expected :first or :second, got {part}")
+    """Returns the config of a part, "first", "second" or "third"."""
+    if part not in ("first", "second", "third"):
+        raise ValueError(
+            f"configs/tiny_cpu.py: expected :first, :second or :third, got {part}"
+        )
     config = default.get_config()
     config.model.width = "tiny"
     config.data.batch_size = 64
@@ -36,12 +38,18 @@ def get_config(part: str = "first") -> ConfigDict:
         config.train.steps = 4_500
         config.train.peak_lr = 1.5e-3
         config.train.evaluate_every = 1_500
-    else:
+    elif part == "second":
         _size(config, 32, 112)
         config.data.train = ("rendered:full?seed=2&count=20000000&split=train",)
         config.train.steps = 1_600
         config.train.peak_lr = 1e-3
         config.train.evaluate_every = 800
+    else:
+        _size(config, 32, 112)
+        config.data.train = ("rendered:full?seed=3&count=20000000&split=train",)
+        config.train.steps = 4_000
+        config.train.peak_lr = 1e-3
+        config.train.evaluate_every = 2_000
     return config
 
 

@@ -128,7 +128,7 @@ def _train(
             if step % train.log_every == 0 or step == last:
                 everywhere = examples.everywhere()
                 log.write(step, interval, everywhere)
-                _check(setup, state, everywhere, everywhere.since(logged))
+                _check(setup, state, interval, everywhere, everywhere.since(logged))
                 interval, logged = Interval(clock), everywhere
             if step % train.save_every == 0 or step == last or stop:
                 jax.block_until_ready(metrics)  # its time is no saving
@@ -212,14 +212,19 @@ def _batches(setup: Setup, sources: list[Any], *, start: int) -> Any:
 
 
 def _check(
-    setup: Setup, state: TrainState, examples: ExampleCounts, recent: ExampleCounts
+    setup: Setup,
+    state: TrainState,
+    interval: Interval,
+    examples: ExampleCounts,
+    recent: ExampleCounts,
 ) -> None:
     """Raises `TrainingStopped` where going on would hide that something is wrong.
 
     Args:
       setup, state: of the run.
+      interval: the updates since the last line of the log.
       examples: since the run began.
-      recent: since the last line of the log.
+      recent: of the interval.
     """
     if not examples.good:
         raise TrainingStopped(
@@ -235,11 +240,12 @@ def _check(
     skipped = int(state.skipped_in_row)
     stop = skipped >= setup.config.train.max_skipped
     outage = recent.unreadable > OUTAGE_SHARE * recent.total
-    if (outage and recent.total >= MIN_RECENT_EXAMPLES) or (stop and recent.unreadable):
+    empty = interval.without_examples()
+    if (outage and recent.total >= MIN_RECENT_EXAMPLES) or (stop and empty):
         raise TrainingStopped(
-            f"{recent.unreadable} of the last {recent.total} examples are unreadable, "
-            f"the last {skipped} updates had none that counts; is the storage still "
-            "there? The same command goes on"
+            f"left out of the last {recent.total} examples: {recent.left_out()}; "
+            f"{empty} of the last {len(interval.metrics)} updates had none that "
+            "counts; is the storage still there? The same command goes on"
         )
     if stop:
         raise TrainingStopped(

@@ -157,6 +157,11 @@ class Interval:
         self._clock = clock
         self._before = clock.seconds()
 
+    def without_examples(self) -> int:
+        """Returns how many updates had no example that counts; waits for the device."""
+        tokens = jax.device_get([metrics["tokens"] for metrics in self.metrics])
+        return sum(int(count) == 0 for count in tokens)
+
     def summary(self, *, batch_size: int) -> dict[str, float]:
         """Returns means over the interval; waits for the device.
 

@@ -162,7 +162,9 @@ def test_storage_that_goes_away_stops_the_run_before_the_good_checkpoints_are_go
                 image.unlink()
 
     on_each_update(monkeypatch, act)
-    with pytest.raises(TrainingStopped, match="of the last 16 examples are unreadable"):
+    with pytest.raises(
+        TrainingStopped, match=r"last 16 examples.*'unreadable'.*storage"
+    ):
         train.run(config, tmp_path / "run")
     saved = everything_saved(tmp_path / "run", config)
     assert saved_steps(tmp_path / "run")[0] <= 20
@@ -181,14 +183,8 @@ def test_few_unreadable_images_are_counted_and_the_count_survives_a_resume(
     assert counts == sorted(counts) and counts[-1] == 4  # of 48: once an epoch
 
 
-def test_updates_that_are_not_finite_are_left_out_until_ten_in_a_row(
-    quick, labels, tmp_path, monkeypatch
-):
-    """From the fifth update on every batch is poisoned."""
-    config = tiny_config(
-        labels, train__steps=40, train__log_every=1, train__save_every=4
-    )
-    # Pixels divided by zero are not numbers.
+def poison_from_the_fifth_update_on(monkeypatch, labels):
+    """Divides pixels by zero; returns a dict that will hold the "kernel" before."""
     poisoned = tiny_config(labels, preprocessing__scale=1e-37)
     compile_step, fourth = train._compile_step, {}
 
@@ -207,6 +203,16 @@ def test_updates_that_are_not_finite_are_left_out_until_ten_in_a_row(
         return step
 
     monkeypatch.setattr(train, "_compile_step", compile_both)
+    return fourth
+
+
+def test_updates_that_are_not_finite_are_left_out_until_ten_in_a_row(
+    quick, labels, tmp_path, monkeypatch
+):
+    config = tiny_config(
+        labels, train__steps=40, train__log_every=1, train__save_every=4
+    )
+    fourth = poison_from_the_fifth_update_on(monkeypatch, labels)
     with pytest.raises(TrainingStopped, match="not finite in 10 updates in a row"):
         train.run(config, tmp_path)
     lines = metrics(tmp_path)
@@ -219,6 +225,17 @@ def test_updates_that_are_not_finite_are_left_out_until_ten_in_a_row(
     kernel = saved[".params['classifier']['kernel']"]
     np.testing.assert_array_equal(kernel, fourth["kernel"])
     assert all(np.isfinite(array).all() for array in saved.values())
+
+
+def test_one_unreadable_image_does_not_take_the_blame_for_updates_not_finite(
+    quick, tmp_path, monkeypatch
+):
+    labels = damaged_words(tmp_path / "data")
+    config = tiny_config(labels, train__steps=14, train__log_every=14)
+    poison_from_the_fifth_update_on(monkeypatch, labels)
+    with pytest.raises(TrainingStopped, match="not finite in 10 updates in a row"):
+        train.run(config, tmp_path / "run")
+    assert metrics(tmp_path / "run")[-1]["left_out/unreadable"] > 0
 
 
 @pytest.mark.usefixtures("orbax_reads_left_over")

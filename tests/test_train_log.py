@@ -66,6 +66,14 @@ def test_an_interval_without_tokens_divides_by_nothing():
     assert summary["loss"] == 0 and summary["token_accuracy"] == 0
 
 
+def test_an_update_without_examples_is_not_one_whose_loss_is_not_finite():
+    interval = Interval(Clock())
+    poisoned = update(float("nan"), 3.0, skipped=1)
+    interval.metrics += [update(1.0, 1.0), update(0.0, 0.0, skipped=1), poisoned]
+    assert interval.without_examples() == 1
+    assert interval.summary(batch_size=4)["skipped_updates"] == 2
+
+
 def test_a_loss_that_is_not_finite_shows():
     interval = Interval(Clock())
     interval.metrics += [update(1.0, 1.0), update(float("nan"), 1.0)]

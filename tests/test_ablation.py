@@ -1,0 +1,81 @@
+"""The ablation benchmark: what it asks of each run."""
+
+import argparse
+from pathlib import Path
+
+import pytest
+
+from benchmarks import ablation
+
+
+def planned(**options):
+    """Returns the runs by variant, flags alone, for two seeds of the full look."""
+    defaults = argparse.Namespace(
+        config="configs/tiny.py",
+        steps=10,
+        seeds="1,2",
+        output=Path("out"),
+        look="full",
+        stored=0,
+        start=None,
+        benchmark=[],
+        only=list(ablation.VARIANTS),
+        rest=[],
+    )
+    defaults.__dict__.update(options)
+    return ablation.plan(defaults)
+
+
+@pytest.mark.parametrize("name", [n for n in ablation.VARIANTS if n != "all parts"])
+def test_a_variant_differs_from_all_parts_in_what_its_name_says_alone(name):
+    runs = planned()
+    for (_, everything), (_, lacking) in zip(
+        runs["all parts"], runs[name], strict=True
+    ):
+        expected = {
+            "position": "use_position",
+            "context": "use_hybrid",
+            "augmentation": "augment",
+            "random": "rendered:no-random",
+            "fonts": "rendered:few-fonts",
+            "textures": "rendered:no-textures",
+        }
+        said = [flag for word, flag in expected.items() if word in name.split()]
+        changed = [flag for flag in lacking if flag not in everything]
+        assert len(said) == len(changed) > 0
+        assert all(any(flag in change for change in changed) for flag in said)
+
+
+def test_two_runs_never_share_a_folder():
+    folders = [folder for runs in planned().values() for folder, _ in runs]
+    assert len(set(folders)) == len(folders) == 2 * len(ablation.VARIANTS)
+
+
+def test_a_run_starts_from_its_own_seed_and_branches_trained_on_everything():
+    starts = {
+        name: [flags[-1].rpartition("=")[2] for _, flags in runs]
+        for name, runs in planned(start=Path("before")).items()
+    }
+    assert starts["16 fonts"] == ["before/all-parts-1", "before/all-parts-2"]
+    assert starts["without random strings and position branch"] == [
+        "before/without-the-position-branch-1",
+        "before/without-the-position-branch-2",
+    ]
+    assert starts["without the context branch"][0] == (
+        "before/without-the-context-branch-1"
+    )
+
+
+def test_runs_at_the_same_time_share_the_cores_without_overlap(monkeypatch):
+    monkeypatch.setattr(
+        ablation.os, "sched_getaffinity", lambda pid: {4, 5, 6, 7, 9}, raising=False
+    )
+    shares = ablation.shares_of_cores(2)
+    assert sorted(map(sorted, shares)) == [[4, 6, 9], [5, 7]]
+
+
+def test_a_line_of_the_table_gives_the_mean_and_every_seed():
+    runs = [{"words": 0.5, "RandText": 0.25}, {"words": 0.6, "RandText": 0.35}]
+    assert ablation.row("16 fonts", runs) == (
+        "| 16 fonts | 55.0 (50.0, 60.0) | 30.0 (25.0, 35.0) |"
+    )

@@ -10,14 +10,10 @@ and the same outputs, `ids` `[b, t]` int32 and `probabilities` `[b, t]` float32.
 in here: an ONNX graph is read where JAX is not installed.
 """
 
-import contextlib
 import dataclasses
 import hashlib
 import json
-import os
-import shutil
 import zipfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -106,34 +102,16 @@ def _digest(fields: dict[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-@contextlib.contextmanager
-def staged(output: Path, *, marker: str = MANIFEST_FILE) -> Iterator[Path]:
-    """Yields an empty folder that becomes `output` if the block does not raise.
-
-    Args:
-      output: where the folder goes.
-      marker: a file by which an older export is known, which is replaced.
-
-    Raises:
-      ValueError: `output` exists and is neither empty nor an older export.
-    """
-    if output.exists() and not output.is_dir():
-        raise ValueError(f"{output}: a file is in the way of the export's folder")
-    if output.is_dir() and any(output.iterdir()):
-        if not (output / marker).exists():
-            raise ValueError(f"{output}: not empty, and not an older export")
-    output.parent.mkdir(parents=True, exist_ok=True)
-    folder = output.with_name(f".{output.name}.{os.getpid()}.tmp")
-    retired = output.with_name(f".{output.name}.{os.getpid()}.old")
+def is_artefact(folder: Path) -> bool:
+    """Returns whether a folder holds an exported network, of any version, alone."""
     try:
-        folder.mkdir()
-        yield folder
-        if output.exists():
-            output.rename(retired)
-        folder.rename(output)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-        shutil.rmtree(retired, ignore_errors=True)
+        fields = json.loads((folder / MANIFEST_FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    if not isinstance(fields, dict) or fields.get("format") != FORMAT:
+        return False
+    known = {MANIFEST_FILE, *fields.get("files", ())}
+    return {path.name for path in folder.iterdir()} <= known
 
 
 def write(folder: Path, manifest: Manifest, self_test: SelfTest) -> None:

@@ -1,9 +1,10 @@
 """Benchmarks to the accuracy table."""
 
+import collections
 import dataclasses
 import heapq
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from robustscanner_jax import accuracy
 from robustscanner_jax.error_page.breakdown import scored_words
 from robustscanner_jax.error_page.build import SetErrors, build_page
 from robustscanner_jax.metrics import (
+    NothingToScore,
     SetScore,
     get_protocol,
     normalise_label,
@@ -52,12 +54,20 @@ class BenchmarkResult:
     seconds: float
 
 
-def parse_benchmark(text: str) -> tuple[str, str]:
-    """Returns name and source of `NAME:SOURCE`.
+def parse_benchmarks(texts: Iterable[str]) -> list[tuple[str, str]]:
+    """Returns name and source of each `NAME:SOURCE`.
 
     Raises:
-      ValueError: one of them is missing, or the name cannot name a file.
+      ValueError: one of them is missing, or a name cannot name a file or comes twice.
     """
+    benchmarks = [_parse_benchmark(text) for text in texts]
+    for name, times in collections.Counter(name for name, _ in benchmarks).items():
+        if times > 1:
+            raise ValueError(f"benchmark {name}: {times} have this name, expected one")
+    return benchmarks
+
+
+def _parse_benchmark(text: str) -> tuple[str, str]:
     name, colon, source = text.partition(":")
     if not (name and colon and source) or "/" in name:
         raise ValueError(
@@ -212,18 +222,29 @@ def run(
       errors: whether the folder gets errors.html as well, the page on what was misread.
       rotate_tall: see `rotation.turned_rows`.
       step: of the training run that the network comes from, kept in accuracy.json.
+
+    Raises:
+      NothingToScore: the protocol skips every word of every benchmark. Where it does so
+        in some alone, they are named and left out.
     """
     results: list[BenchmarkResult] = []
+    unscored: list[str] = []
     for name, source in benchmarks:
-        result = read_benchmark(
-            reader,
-            name,
-            source,
-            protocol=protocol,
-            rotate_tall=rotate_tall,
-            warm=bool(results),
-        )
-        results.append(result)
+        try:
+            result = read_benchmark(
+                reader,
+                name,
+                source,
+                protocol=protocol,
+                rotate_tall=rotate_tall,
+                warm=bool(results),
+            )
+        except NothingToScore as error:
+            unscored.append(str(error))
+        else:
+            results.append(result)
+    if benchmarks and not results:
+        raise NothingToScore("; ".join(unscored))
     scores = [result.score for result in results]
     extra = {
         "rotate_tall": rotate_tall,
@@ -232,9 +253,14 @@ def run(
     if step is not None:
         extra["step"] = step
     print(accuracy.render_terminal(scores, protocol, extra))
-    for (name, _), result in zip(benchmarks, results, strict=True):
+    for line in unscored:
+        print(f"left out: {line}")
+    for result in results:
         if result.unreadable:
-            print(f"{name}: {result.unreadable} unreadable images count as misread")
+            print(
+                f"{result.score.name}: {result.unreadable} unreadable images count as "
+                "misread"
+            )
     if output:
         accuracy.write_accuracy(
             output,
@@ -244,8 +270,10 @@ def run(
             predictions=(p for result in results for p in result.predictions),
         )
         (output / "samples").mkdir(parents=True, exist_ok=True)
-        for (name, _), result in zip(benchmarks, results, strict=True):
-            draw_samples(result.samples, output / "samples" / f"{name}.png")
+        for result in results:
+            draw_samples(
+                result.samples, output / "samples" / f"{result.score.name}.png"
+            )
         if errors:
             facts = accuracy.notes(scores, protocol, extra)
             _write_errors(output / "errors.html", reader, results, protocol, facts)

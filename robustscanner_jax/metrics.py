@@ -21,6 +21,10 @@ _Z95 = 1.959963984540054
 _NUM_CONFIDENCE_BINS = 15
 
 
+class NothingToScore(ValueError):
+    """The protocol leaves nothing to compare of every word of a set."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Protocol:
     """How two texts are compared.
@@ -226,8 +230,8 @@ def score_set(
       confidences: of the words, in [0, 1].
       protocol: a key of `PROTOCOLS`.
 
-    Raises `ValueError` for unequal lengths, a confidence outside of [0, 1], and a set
-    of which the protocol skips every word.
+    Raises `ValueError` for unequal lengths and a confidence outside of [0, 1], and
+    `NothingToScore` for a set of which the protocol skips every word.
     """
     lengths = (len(predictions), len(labels), len(confidences))
     if len(set(lengths)) != 1:
@@ -253,7 +257,7 @@ def score_set(
         kept.append(float(confidence))
     words = len(correct)
     if words == 0:
-        raise ValueError(
+        raise NothingToScore(
             f"{name}: no words to score, protocol {protocol} "
             f"({get_protocol(protocol).description}) skips all {len(labels)} labels"
         )

@@ -104,7 +104,7 @@ def _evaluate(paths: list[str]) -> int:
         raise app.UsageError(
             "--mode=evaluate needs --benchmark=NAME:PATH, and no files"
         )
-    named = [evaluate.parse_benchmark(text) for text in flags.BENCHMARK.value]
+    named = evaluate.parse_benchmarks(flags.BENCHMARK.value)
     benchmarks = [(name, open_named(source)) for name, source in named]
     output = Path(flags.OUTPUT.value) if flags.OUTPUT.value else None
     evaluate.run(

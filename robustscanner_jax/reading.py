@@ -159,8 +159,10 @@ class Reader(abc.ABC):
         try:
             return crop_rows(to_bgr(image), self.preprocessing, rotate_tall)
         except (ValueError, OSError) as error:
-            reason = error.strerror if isinstance(error, OSError) else error
-            raise ValueError(f"{name}: {reason}") from error
+            # Pillow's own have no strerror.
+            raise ValueError(
+                f"{name}: {getattr(error, 'strerror', None) or error}"
+            ) from error
 
 
 def to_bgr(image: ImageLike) -> np.ndarray:

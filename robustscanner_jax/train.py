@@ -13,7 +13,7 @@ from robustscanner_jax import distributed, evaluate, flops, partition
 from robustscanner_jax.checkpoint import Checkpoints, DataPosition, NotSaved
 from robustscanner_jax.data.pipeline import DEVICE_KEYS, training_batches
 from robustscanner_jax.data.rendered import open_named
-from robustscanner_jax.metrics import protocol_of
+from robustscanner_jax.metrics import NothingToScore, protocol_of
 from robustscanner_jax.profiling import ProfiledUpdates
 from robustscanner_jax.recognizer import Recognizer
 from robustscanner_jax.steps import TrainState, train_step
@@ -56,7 +56,7 @@ def run(config: config_lib.Config, workdir: Path) -> None:
     with distributed.first_process_first("rendered"):
         benchmarks = [
             (name, open_named(source, store=store))
-            for name, source in map(evaluate.parse_benchmark, config.data.evaluate)
+            for name, source in evaluate.parse_benchmarks(config.data.evaluate)
         ]
         sources = [open_named(source, store=store) for source in config.data.train]
     checkpoints = Checkpoints(workdir, keep=config.train.keep)
@@ -261,10 +261,10 @@ def _evaluate_on_the_way(
     benchmarks: list[tuple[str, Any]],
     log: RunLog,
 ) -> None:
-    """Evaluates; a full disk is no reason to stop training."""
+    """Evaluates; neither a full disk nor odd labels are a reason to stop training."""
     try:
         scores = [r.score for r in _evaluate(setup, state, step, benchmarks)]
-    except OSError as error:
+    except (OSError, NothingToScore) as error:
         logger.error("step %d is not evaluated, going on: %s", step, error)
         return
     log.write_accuracies(step, {s.name: s.accuracy for s in scores})

@@ -243,6 +243,8 @@ class RunLog:
             f"{values['images_per_second']:.0f} img/s, {mfu}"
             f"waiting for data {values['data_wait_share']:.0%}"
         )
+        if left_out := examples.total - examples.good:
+            line += f", {left_out / examples.total:.2%} left out"
         self._progress.set_postfix_str(line)
         if self._progress.disable and self._enabled:
             logger.info("step %d: %s", step, line)

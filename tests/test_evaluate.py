@@ -11,7 +11,7 @@ from training import ListSource, encode, noise_image, reader
 from data_prep.convert import main as convert_command
 from robustscanner_jax import evaluate
 from robustscanner_jax.data.rendered import open_named
-from robustscanner_jax.metrics import PROTOCOLS
+from robustscanner_jax.metrics import PROTOCOLS, NothingToScore
 
 
 def noise_source(count=11, name="noise", labels=None):
@@ -54,13 +54,18 @@ def with_damage(source):
     ],
 )
 def test_a_benchmark_is_a_name_and_the_rest(text, expected):
-    assert evaluate.parse_benchmark(text) == expected
+    assert evaluate.parse_benchmarks([text]) == [expected]
 
 
 @pytest.mark.parametrize("text", ["", "dev", ":path", "dev:", "data/words:tsv"])
 def test_a_benchmark_without_name_or_path_is_refused(text):
     with pytest.raises(ValueError, match="expected NAME:PATH, such as IIIT5K:"):
-        evaluate.parse_benchmark(text)
+        evaluate.parse_benchmarks([text])
+
+
+def test_two_benchmarks_of_one_name_are_refused():
+    with pytest.raises(ValueError, match="benchmark dev: 2 have this name"):
+        evaluate.parse_benchmarks(["dev:a", "dev2:a", "dev:b"])
 
 
 def test_every_record_is_scored_in_order(source):
@@ -127,6 +132,20 @@ def test_a_run_prints_and_writes_the_table(source, tmp_path, capsys):
     assert len(lines) == 1 + 22
     for name in ("good", "torn"):
         assert cv2.imread(str(tmp_path / "out" / "samples" / f"{name}.png")) is not None
+
+
+def test_a_set_without_a_word_to_score_does_not_take_the_others_with_it(
+    source, tmp_path, capsys
+):
+    odd = noise_source(2, "odd", labels=["中", "!?"])
+    sets = [("good", source), ("odd", odd)]
+    results = evaluate.run(reader(), sets, protocol="36", output=tmp_path)
+    assert [result.score.name for result in results] == ["good"]
+    assert "left out: odd: no words to score, protocol 36" in capsys.readouterr().out
+    table = json.loads((tmp_path / "accuracy.json").read_text())
+    assert [row["name"] for row in table["sets"]] == ["good"]
+    with pytest.raises(NothingToScore, match="odd: no words to score"):
+        evaluate.run(reader(), [("odd", odd)], protocol="36")
 
 
 def test_without_an_output_nothing_is_written(source, tmp_path, monkeypatch):

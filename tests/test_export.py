@@ -1,8 +1,10 @@
 """An export answers as the live network does, or it is not written."""
 
 import dataclasses
+import importlib.metadata
 import json
 
+import jax
 import numpy as np
 import pytest
 from exported import READERS, needs, some_rows, some_weights
@@ -10,6 +12,7 @@ from exported import READERS, needs, some_rows, some_weights
 from robustscanner_jax import artefact
 from robustscanner_jax.export import run
 from robustscanner_jax.inference import load_artefact
+from robustscanner_jax.staging import staged
 
 ROWS = some_rows(3, 96)
 
@@ -129,7 +132,11 @@ def test_texts_alone_do_not_make_an_export_equal(weights):
 def test_a_failed_export_leaves_the_older_one(export, tmp_path):
     folder = copy_of(export("stablehlo"), tmp_path)
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
-    with pytest.raises(RuntimeError), artefact.staged(folder) as staging:
+    replaceable = artefact.is_artefact
+    with (
+        pytest.raises(RuntimeError),
+        staged(folder, replaceable=replaceable) as staging,
+    ):
         (staging / "model.stablehlo").write_bytes(b"half")
         raise RuntimeError("killed")
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
@@ -138,15 +145,32 @@ def test_a_failed_export_leaves_the_older_one(export, tmp_path):
 
 def test_an_export_replaces_an_older_one_and_nothing_else(export, tmp_path):
     folder = copy_of(export("stablehlo"), tmp_path)
-    with artefact.staged(folder) as staging:
+    assert artefact.is_artefact(folder)
+    with staged(folder, replaceable=artefact.is_artefact) as staging:
         (staging / "new").touch()
     assert [path.name for path in folder.iterdir()] == ["new"]
-    with pytest.raises(ValueError, match="not empty, and not an older export"):
-        with artefact.staged(folder):
-            pass
-    with pytest.raises(ValueError, match="a file is in the way"):
-        with artefact.staged(folder / "new"):
-            pass
+    assert not artefact.is_artefact(folder)
+
+
+@pytest.mark.parametrize(
+    "manifest", ["", "[]", '{"name": "a web app", "icons": []}', '{"format": 1}']
+)
+def test_another_programs_manifest_is_no_export(tmp_path, manifest):
+    (tmp_path / "manifest.json").write_text(manifest)
+    (tmp_path / "app.js").touch()
+    assert not artefact.is_artefact(tmp_path)
+
+
+def test_an_export_with_a_file_of_the_user_is_not_replaced(export, tmp_path):
+    folder = copy_of(export("stablehlo"), tmp_path)
+    (folder / "notes.txt").touch()
+    assert not artefact.is_artefact(folder)
+
+
+def test_the_versions_are_those_of_the_imported_packages(monkeypatch):
+    """onnxruntime-gpu is imported as onnxruntime, which has then no metadata."""
+    monkeypatch.setattr(importlib.metadata, "version", lambda name: 1 / 0)
+    assert run._versions(["jax"])["jax"] == jax.__version__
 
 
 @pytest.mark.parametrize(

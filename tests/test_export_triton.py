@@ -64,9 +64,18 @@ def test_an_older_repository_is_replaced_and_other_folders_are_not(
 ):
     weights = some_weights()
     triton.export_triton(weights, repository, rows=ROWS, max_batch=16)
-    (tmp_path / "precious").touch()
+    (tmp_path / "robustscanner").mkdir()
+    (tmp_path / "robustscanner" / "config.pbtxt").touch()
     with pytest.raises(ValueError, match="not empty, and not an older export"):
         triton.export_triton(weights, tmp_path, rows=ROWS)
     with pytest.raises(ValueError, match="max_batch must be at least 1, got 0"):
         triton.export_triton(weights, tmp_path / "new", rows=ROWS, max_batch=0)
-    assert [path.name for path in tmp_path.iterdir()] == ["precious"]
+    assert [path.name for path in tmp_path.rglob("*.pbtxt")] == ["config.pbtxt"]
+
+
+def test_other_models_of_the_repository_stay(repository):
+    other = repository / "resnet" / "1" / "model.onnx"
+    other.parent.mkdir(parents=True)
+    other.touch()
+    triton.export_triton(some_weights(), repository, rows=ROWS, max_batch=16)
+    assert other.is_file()

@@ -1,5 +1,6 @@
 """Image files of all kinds to pixels, and what cannot be a word crop."""
 
+import contextlib
 import io
 import struct
 import zlib
@@ -116,8 +117,31 @@ def test_a_file_cut_short_anywhere_is_refused(form, share):
         decode_image(whole[: int(share * len(whole))])
 
 
-@given(st.binary(max_size=60))
+@pytest.mark.parametrize("form", ["AVIF", "DDS", "TGA", "ICO", "TIFF"])
+@given(data=st.data())
+def test_changed_bytes_are_pixels_or_a_value_error(form, data):
+    """Pillow's readers of rare formats raise errors of many kinds."""
+    noise = np.random.default_rng(0).integers(0, 256, (20, 50, 3), dtype=np.uint8)
+    whole = bytearray(encoded(Image.fromarray(noise), form))
+    for _ in range(3):
+        place = data.draw(st.integers(0, min(len(whole), 200) - 1))
+        whole[place] = data.draw(st.integers(0, 255))
+    with contextlib.suppress(ValueError):
+        assert decode_image(bytes(whole)).dtype == np.uint8
+
+
+PREFIXES = (
+    b"",
+    b"\x89PNG\r\n\x1a\n",
+    b"\xff\xd8\xff\xe0",
+    b"GIF89a",
+    b"BM",
+    b"DDS \x7c\x00\x00\x00",
+)
+
+
+@given(st.binary(max_size=160))
 def test_bytes_of_any_kind_raise_nothing_but_a_value_error(data):
-    for prefix in (b"", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff\xe0", b"GIF89a", b"BM"):
+    for prefix in PREFIXES:
         with pytest.raises(ValueError):
             decode_image(prefix + data)

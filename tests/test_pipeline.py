@@ -123,6 +123,35 @@ def test_a_mixture_draws_from_its_sources_by_weight():
         assert len(set(rare[start : start + 5])) == 5
 
 
+@pytest.mark.parametrize("weights", [(1, 1), (3, 1)])
+@pytest.mark.parametrize("parts", [2, 4])
+def test_every_process_and_micro_batch_has_its_share_of_each_source(weights, parts):
+    """Grain alone deals one source to each of two processes."""
+    sources = [many(40, "one"), many(40, "other")]
+    changes = dict(weights=weights, batch_size=64, variants=2, augment_strength=0.0)
+    share = weights[0] / sum(weights)
+    rows = Counter()
+    for batch in batches(8, sources, **changes):
+        for row, name in enumerate(batch["id"].tolist()):
+            rows["part", row % parts, name.split("/")[0]] += 1
+    for index in range(parts):
+        split = dict(process_index=index, process_count=parts)
+        for name in ids(batches(8, sources, **changes, **split)):
+            rows["process", index, name.split("/")[0]] += 1
+    for kind, index, _ in list(rows):
+        one, other = (rows[kind, index, name] for name in ("one", "other"))
+        assert one / (one + other) == pytest.approx(share, abs=0.15)
+
+
+def test_a_mixture_has_the_same_examples_in_a_batch_as_grain_gives_it():
+    """Checkpoints of runs from before the shuffle go on where they were."""
+    sources = [many(16, "one"), many(16, "other")]
+    found = batches(4, sources, batch_size=8)
+    for batch in found:
+        count = Counter(name.split("/")[0] for name in batch["id"].tolist())
+        assert count == {"one": 4, "other": 4}
+
+
 def test_only_the_ratio_of_the_weights_counts():
     sources = [many(5, "rare"), many(16, "often")]
     assert_same(
@@ -171,7 +200,11 @@ def test_damaged_examples_become_filler_and_are_named_at_most_ten_times(caplog):
     bad = batch["problem"] != Problem.NONE
     np.testing.assert_array_equal(batch["weight"], ~bad)
     assert (batch["tokens"][bad] == CHARSET.pad_id).all()
-    assert not batch["image"][bad].any()
+    # Pixels of good rows: batch norm takes every row for data.
+    pixels = [image.tobytes() for image in batch["image"]]
+    assert set(pixels) == {pixels[i] for i in np.flatnonzero(~bad)}
+    widths = dict(zip(pixels, batch["width"].tolist(), strict=True))
+    assert [widths[p] for p in pixels] == batch["width"].tolist()
     for name in expected.keys() - {"good", "good2"}:
         assert f"record {name} left out" in caplog.text
     batches(20, [source], batch_size=8)

@@ -29,10 +29,12 @@ def decode_image(
             width, height = header.size
     except UnidentifiedImageError:
         raise ValueError(f"not an image ({len(data)} bytes)") from None
-    except (OSError, SyntaxError, ValueError) as error:
-        raise ValueError(f"not an image ({len(data)} bytes): {error}") from None
     except Image.DecompressionBombError as error:
         raise ValueError(f"too many pixels: {error}") from None
+    # Pillow's readers of rare formats also raise RuntimeError, NotImplementedError,
+    # AttributeError and others for damaged bytes.
+    except Exception as error:
+        raise ValueError(f"not an image ({len(data)} bytes): {error}") from None
     if width * height > max_pixels:
         raise ValueError(
             f"{width} x {height} pixels, expected at most {max_pixels:,} in all"

@@ -14,6 +14,7 @@ No JAX in here: this runs in worker processes.
 
 import dataclasses
 import functools
+import itertools
 import os
 import signal
 import threading
@@ -22,6 +23,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import grain
+import grain.experimental
 import numpy as np
 from absl import flags
 
@@ -59,7 +61,8 @@ def training_batches(
 
     Every epoch of a source is a new permutation. Batch k of all processes together
     holds the same examples whatever `process_count` is: each process takes every
-    `process_count`-th of them.
+    `process_count`-th of them. The sources of a mixture are shuffled within the batch,
+    so that every process, and every micro-batch, has its share of each.
 
     Args:
       sources: what `data.sources.open_source` returns.
@@ -104,6 +107,11 @@ def training_batches(
     # Before the split over processes, so that the augmentation of an example does not
     # depend on their number.
     references = mixed.seed(seed).random_map(_with_generator_state)
+    if len(sources) > 1:
+        # Grain mixes by a fixed pattern, such as one of each in turn.
+        references = grain.experimental.WindowShuffleMapDataset(
+            references, window_size=batch_size // variants, seed=seed
+        )
     references = references[process_index::process_count]
     # Batching before `to_iter_dataset` makes a batch one element for the workers: the
     # order does not depend on how many there are. And before reading, as records that
@@ -160,7 +168,23 @@ class ReadBatch:
         for number, index, state in references:
             rng.bit_generator.state = state
             rows += self.prepare(elements[number, index], rng)
+        rows = _filled(rows)
         return {key: np.stack([row[key] for row in rows]) for key in rows[0]}
+
+
+def _filled(rows: Sequence[Element]) -> list[Element]:
+    """Returns rows of weight 0 with the pixels of good ones, where there are any.
+
+    Batch norm sees every row: black ones would move its mean and variance.
+    """
+    good = [row for row in rows if row["weight"]]
+    if not good:
+        return list(rows)
+    fillers = itertools.cycle(good)
+    return [
+        row if row["weight"] else row | {key: filler[key] for key in ("image", "width")}
+        for row, filler in zip(rows, fillers, strict=False)
+    ]
 
 
 def _live_as_long_as_the_parent(worker: int, workers: int) -> None:

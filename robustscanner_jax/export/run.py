@@ -1,6 +1,6 @@
 """Exports weights: the graph is compared with the live network before it is written."""
 
-import importlib.metadata
+import importlib
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -17,6 +17,7 @@ from robustscanner_jax.data.transforms import pixels_of
 from robustscanner_jax.preprocessing import Preprocessing, resize_and_pad
 from robustscanner_jax.reading import DecodedRows
 from robustscanner_jax.recognizer import Recognizer
+from robustscanner_jax.staging import staged
 from robustscanner_jax.weights import Weights, save_weights
 
 # Sizes in which the exported graph reads the images, in turn: one, odd, a full batch.
@@ -157,8 +158,9 @@ def _write_graph(
 
 
 def _versions(names: Iterable[str]) -> dict[str, str]:
-    versions = {"robustscanner_jax": robustscanner_jax.__version__}
-    return versions | {name: importlib.metadata.version(name) for name in names}
+    # Of the imported package: onnxruntime-gpu is installed under another name.
+    found = {name: importlib.import_module(name).__version__ for name in names}
+    return {"robustscanner_jax": robustscanner_jax.__version__} | found
 
 
 def export_artefact(
@@ -189,7 +191,7 @@ def export_artefact(
     if graph_format == "onnx":
         for package in ("onnx", "onnxruntime"):
             backends.optional(package, "--format=onnx")
-    with artefact.staged(Path(output)) as folder:
+    with staged(Path(output), replaceable=artefact.is_artefact) as folder:
         _write_graph(folder, weights, graph_format, opset)
         backend = "jax" if graph_format == "stablehlo" else "onnxruntime"
         decode = backends.open_graph(folder, backend)

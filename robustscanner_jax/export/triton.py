@@ -5,6 +5,7 @@ from pathlib import Path
 from robustscanner_jax import artefact
 from robustscanner_jax.artefact import Manifest
 from robustscanner_jax.export.run import Rows, export_artefact
+from robustscanner_jax.staging import staged
 from robustscanner_jax.weights import Weights
 
 MODEL_NAME = "robustscanner"
@@ -64,6 +65,11 @@ def config_text(manifest: Manifest, *, max_batch: int) -> str:
     )
 
 
+def _is_exported_model(folder: Path) -> bool:
+    names = {path.name for path in folder.iterdir()}
+    return names <= {"config.pbtxt", "1"} and artefact.is_artefact(folder / "1")
+
+
 def export_triton(
     weights: Weights, output: str | Path, *, rows: Rows, max_batch: int = 64
 ) -> Manifest:
@@ -74,16 +80,15 @@ def export_triton(
 
     Args:
       weights: what to export.
-      output: the repository; an older one in it is replaced.
+      output: the repository; its other models stay, an older export is replaced.
       rows: images to compare on, see `export_artefact`.
       max_batch: most images that Triton computes together.
 
     Raises:
       ValueError: as `export_artefact`.
     """
-    marker = f"{MODEL_NAME}/config.pbtxt"
-    with artefact.staged(Path(output), marker=marker) as repository:
-        folder = repository / MODEL_NAME
+    model = Path(output) / MODEL_NAME
+    with staged(model, replaceable=_is_exported_model) as folder:
         manifest = export_artefact(
             weights, folder / "1", graph_format="onnx", rows=rows, opset=OPSET
         )

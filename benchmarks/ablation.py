@@ -50,7 +50,10 @@ VARIANTS = {
     "all parts": Variant(),
     "without the position branch": Variant((NO_POSITION,)),
     "without the context branch": Variant(("--config.model.use_hybrid=False",)),
-    "without augmentation": Variant(("--config.data.augment=0.0",)),
+    # Variants of a word would then be the same rows.
+    "without augmentation": Variant(
+        ("--config.data.augment=0.0", "--config.data.variants=1")
+    ),
     "without random strings": Variant(lacks="random strings"),
     # The paper's case: trained on words, and then shown strings without context.
     "without random strings and position branch": Variant(
@@ -196,7 +199,9 @@ def plan(options: argparse.Namespace) -> dict[str, list[tuple[Path, list[str]]]]
 
 def main() -> None:
     """Trains what is not there yet, and prints the table."""
-    parser = argparse.ArgumentParser(description="One part left out at a time.")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     add = parser.add_argument
     add("--config", default="configs/tiny.py", help="what is varied")
     add("--steps", type=int, required=True, help="updates of each run")

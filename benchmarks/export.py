@@ -31,7 +31,6 @@ from robustscanner_jax.export.run import (
 from robustscanner_jax.inference import load_artefact
 from robustscanner_jax.reading import Reader, Reading
 from robustscanner_jax.recognizer import Recognizer
-from robustscanner_jax.weights import load_weights
 
 # Each backend reads all images so often, in turns with the others.
 ROUNDS = 5
@@ -39,7 +38,7 @@ ROUNDS = 5
 
 def make_readers(weights_file: str, rows: Rows, batch: int) -> dict[str, Reader]:
     """Returns what can read: the live network and every installed backend."""
-    weights = load_weights(weights_file)
+    weights = open_weights(weights_file)
     readers: dict[str, Reader] = {
         f"live JAX {jax.__version__}": Recognizer(
             weights, batch_size=batch, dtype="float32"
@@ -114,13 +113,15 @@ def print_table(
 
 def main() -> None:
     """Prints the table."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--weights", required=True)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--weights", default="small", help="file, run folder or name")
     parser.add_argument("--source", default=COMPARISON_SOURCE)
     parser.add_argument("--count", type=int, default=64)
     parser.add_argument("--batch", type=int, default=16)
     arguments = parser.parse_args()
-    rule = load_weights(arguments.weights).preprocessing
+    rule = open_weights(arguments.weights).preprocessing
     pixels, widths = comparison_rows(rule, arguments.source, count=arguments.count)
     readers = make_readers(arguments.weights, (pixels, widths), arguments.batch)
     rows = list(zip(pixels, widths.tolist(), strict=True))

@@ -269,7 +269,9 @@ def measure(arguments: argparse.Namespace, folder: str, pin: Callable) -> None:
 
 def main() -> None:
     """Splits the cores and measures."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--model", required=True, help="folder of an export")
     parser.add_argument("--backend", default="auto")
     parser.add_argument("--precision", default="float32")

@@ -27,7 +27,9 @@ def get_config() -> ConfigDict:
     config.model.use_hybrid = True  # the context branch; False to ablate it
     config.model.use_position = True  # the position branch; False to ablate it
     # Of the computation: float32, bfloat16, or auto: bfloat16 on accelerators; on CPU
-    # float32 but for the gradients of the kernels, where the processor has AMX.
+    # float32 but for the gradients of the kernels, where the processor has AMX. On
+    # accelerators products of float32 are rounded (TF32, on TPU bfloat16), unless
+    # JAX_DEFAULT_MATMUL_PRECISION=highest is set.
     config.model.dtype = "auto"
 
     config.preprocessing = ConfigDict()
@@ -53,11 +55,11 @@ def get_config() -> ConfigDict:
     config.data.batch_size = 256  # examples an update, over all devices
     config.data.num_workers = 0  # processes that prepare batches; 0: threads
     config.data.augment = 0.0  # probability scale of the distortions, 0 (off) to 1
-    # Rows made of each example, differing in augmentation: where rendering or reading
-    # is slower than the device. Divides the batch size.
+    # Rows made of each example, differing in augmentation, which must be on: where
+    # rendering or reading is slower than the device. Divides the batch size.
     config.data.variants = 1
-    # Of unreadable examples since the start; the run stops beyond, and where half of
-    # those since the last line of the log are.
+    # Of unreadable examples since the run was started or resumed; it stops beyond, and
+    # where half of those since the last line of the log are.
     config.data.max_bad_share = 0.05
 
     config.train = ConfigDict()
@@ -67,7 +69,8 @@ def get_config() -> ConfigDict:
     config.train.warmup_steps = 0  # updates of linear rise before the schedule
     config.train.weight_decay = 0.0  # decoupled, on kernels alone
     config.train.clip_norm = 5.0  # of the global gradient; 0: off
-    config.train.ema_decay = 0.0  # running average of parameters; 0: off
+    # Of the running average of parameters, reached from 0.1 on; 0: off.
+    config.train.ema_decay = 0.0
     # Micro-batches an update is computed in, for batches that do not fit in memory;
     # batch norm then sees each of them alone.
     config.train.accumulate = 1
@@ -77,8 +80,8 @@ def get_config() -> ConfigDict:
     config.train.evaluate_every = 5_000  # updates
     config.train.save_every = 1_000  # updates
     config.train.keep = 3  # newest checkpoints that stay
-    # Weights to start from, of this or another charset or max_len: a file, a run
-    # folder, or "small" or "tiny", which ship; empty: random.
+    # Weights to start from, of this or another charset or max_len, otherwise of this
+    # model: a file, a run folder, or "small" or "tiny", which ship; empty: random.
     config.train.init_weights = ""
     # First and last update of a trace of process 0 in RUN/profile; (0, 0): none.
     config.train.profile = (0, 0)

@@ -1,7 +1,8 @@
 """Goes on from a weights file with real words mixed into the rendered ones.
 
 Run: python -m robustscanner_jax.main --config=configs/finetune.py --workdir=RUN \
-         --config.data.train="('rendered:full?seed=3&count=20000000','labels.tsv')"
+         --config.data.train="('rendered:full?seed=3&count=20000000','labels.tsv')" \
+         --config.data.evaluate="('mine:val.tsv',)" --config.data.num_workers=3
 """
 
 from ml_collections import ConfigDict

@@ -88,7 +88,7 @@ def _write_task(
     task_path = _task_path(shards.folder / _TASKS_NAME, shard)
     if store is None:
         task = pickle.loads(task_path.read_bytes())
-        write_one(shard, task, shards=shards, write=write, tick=lambda _: None)
+        write_one(shard, task, shards=shards, write=write)
         return
     from apache_beam.io.filesystems import FileSystems
 
@@ -96,7 +96,7 @@ def _write_task(
         task = pickle.loads(file.read())
     with tempfile.TemporaryDirectory() as scratch:
         here = dataclasses.replace(shards, folder=Path(scratch))
-        write_one(shard, task, shards=here, write=write, tick=lambda _: None)
+        write_one(shard, task, shards=here, write=write)
         written = Path(here.path(shard))
         # An object of a store is there as a whole once it is closed, or not at all.
         with (

@@ -15,7 +15,7 @@ from typing import Any, cast
 from data_prep import builders, conversion_report
 from data_prep.beam_shards import write_shards_with_beam
 from data_prep.checks import Dropped, Limits, check_record
-from data_prep.inputs import Input, LabelFileInput, open_input
+from data_prep.inputs import Input, open_input
 from data_prep.sharding import (
     Shards,
     Tick,
@@ -54,7 +54,8 @@ def convert(
       source: what to convert.
       output: folder, made if missing.
       from_format: one of `inputs.FORMATS` or `builders.NAMES`.
-      images: the folder that the paths of a label file are relative to.
+      images: the folder that the paths of a label file are relative to; a published
+        dataset has none.
       split: of a published dataset; a plain format has what its file holds.
       limits: what is refused; the default is `Limits()`.
       processes: workers; 0 takes one a core, 1 works in this process.
@@ -72,13 +73,13 @@ def convert(
     for name, value in (("processes", processes), ("shards", shards)):
         if value < 0:
             raise ValueError(f"{name}: expected at least 0, got {value}")
-    output, limits = Path(os.path.abspath(output)), limits or Limits()
+    output, limits = Path(_absolute(output)), limits or Limits()
     started = time.perf_counter()
     request = {
         "converter": "data_prep.convert",
-        "input": os.path.abspath(os.path.expanduser(os.fspath(source))),
+        "input": _absolute(source),
         "from": from_format,
-        "images": None if images is None else os.path.abspath(images),
+        "images": None if images is None else _absolute(images),
         "split": split,
         "shards_asked": shards,
         "limits": vars(limits),
@@ -89,10 +90,11 @@ def convert(
         raise ValueError(f"{source}: nothing to convert, it lists no image")
     estimate = math.ceil(entries * reader.records_per_entry / _SHARD_RECORDS)
     num_shards = min(entries, shards or estimate)
-    request |= {"name": _plain_name(reader.name), "entries": entries}
-    if isinstance(reader, LabelFileInput):
-        # A list that was corrected since is another input.
-        request["list"] = reader.digest()
+    request |= {
+        "name": _plain_name(reader.name),
+        "entries": entries,
+        "list": reader.digest(),  # an input that was corrected since is another one
+    }
     if claim_folder(output, request):
         shutil.rmtree(output / _PARTS_NAME, ignore_errors=True)
         report = json.loads((output / REPORT_NAME).read_text(encoding="utf-8"))
@@ -125,8 +127,16 @@ def _open(
     split: str,
 ) -> Input:
     if from_format in builders.NAMES:
+        if images is not None:
+            raise ValueError(
+                f"--images: {from_format} finds its images below --input; leave it out"
+            )
         return cast(Input, builders.open_builder(from_format, source, split))
     return open_input(source, format_name=from_format, images=images)
+
+
+def _absolute(path: str | os.PathLike[str]) -> str:
+    return os.path.abspath(os.path.expanduser(os.fspath(path)))
 
 
 def _run(entries: int, seconds: float, how: str) -> dict[str, Any]:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import collections
-import concurrent.futures
 import dataclasses
 import functools
-import multiprocessing
 import os
 import re
 import time
@@ -15,6 +13,7 @@ from typing import Any
 import numpy as np
 import tqdm
 
+from data_prep import workers
 from data_prep.checks import Dropped, Limits, check_label, decode_checked, reason_of
 from data_prep.conversion_report import NUM_EXAMPLES, digest
 from data_prep.overlap import picture_hash
@@ -78,20 +77,22 @@ def examine(
       charset: the characters that training would know.
       processes: workers; 0 takes one a core. Few records are read in this one.
       progress: whether to draw a progress bar.
+
+    Raises `OSError` where a worker is killed.
     """
     count = len(source)
     chunks = [range(i, min(i + _CHUNK, count)) for i in range(0, count, _CHUNK)]
-    look = functools.partial(_examine_chunk, known=frozenset(charset))
+    look = functools.partial(_examine_chunk, source, known=frozenset(charset))
     processes = min(processes or os.cpu_count() or 1, len(chunks))
     bar = tqdm.tqdm(total=count, unit="record", disable=not progress, desc=source.name)
     with bar:
         if processes == 1:
             parts = []
             for chunk in chunks:
-                parts.append(look(source, chunk))
+                parts.append(look(chunk))
                 bar.update(len(chunk))
         else:
-            parts = _in_workers(source, look, chunks, processes, bar)
+            parts = _in_workers(source.name, look, chunks, processes, bar)
     whole = _merge(source.name, parts)
     whole.speed = reading_speed(source)
     return whole
@@ -113,37 +114,14 @@ def reading_speed(source: Source, records: int = _SPEED_RECORDS) -> dict[str, fl
     return speed
 
 
-def _in_workers(source, look, chunks, processes, bar) -> list[Examination]:
-    with concurrent.futures.ProcessPoolExecutor(
-        processes,
-        mp_context=multiprocessing.get_context("spawn"),
-        initializer=_start_worker,
-        initargs=(source, look),
-    ) as pool:
-        try:
-            parts = []
-            for part in pool.map(_look_in_worker, chunks):
-                parts.append(part)
-                bar.update(part.count)
-            return parts
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
-
-
-_worker: tuple[Source, Any] | None = None
-
-
-def _start_worker(source: Source, look: Any) -> None:
-    global _worker
-    _worker = source, look
-
-
-def _look_in_worker(chunk: range) -> Examination:
-    if _worker is None:
-        raise RuntimeError("the worker process was not prepared")
-    source, look = _worker
-    return look(source, chunk)
+def _in_workers(name, look, chunks, processes, bar) -> list[Examination]:
+    advice = "try again with fewer --processes"
+    with workers.open_workers(processes, look, where=name, advice=advice) as pool:
+        parts = []
+        for part in pool.map(workers.call, chunks):
+            parts.append(part)
+            bar.update(part.count)
+        return parts
 
 
 def _examine_chunk(source: Source, chunk: range, *, known: frozenset) -> Examination:

@@ -7,15 +7,15 @@ a shard always holds the same records.
 
 from __future__ import annotations
 
-import hashlib
+import glob
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
-from data_prep import checks
+from data_prep import checks, input_digest
 from data_prep.checks import Dropped
-from robustscanner_jax.data.file_source import find_root
+from robustscanner_jax.data.file_source import find_root, image_files
 from robustscanner_jax.data.label_lines import Row
 from robustscanner_jax.data.labels import detect_label_format, read_labels
 from robustscanner_jax.data.lmdb_source import LmdbSource, is_lmdb_file
@@ -62,15 +62,20 @@ class Input(Protocol):
         """Returns the records of one entry, images still encoded, in a fixed order."""
         ...
 
+    def digest(self) -> str:
+        """Returns what differs once labels were changed; see `input_digest`."""
+        ...
+
 
 class SourceInput:
     """Any source of the package, read by index."""
 
     records_per_entry = 1.0
 
-    def __init__(self, source: Source):
+    def __init__(self, source: Source, path: str):
         self.name = source.name
         self._source = source
+        self._path = path
 
     def entries(self) -> Iterator[int]:
         """Yields the indices."""
@@ -83,6 +88,12 @@ class SourceInput:
         except ValueError as error:
             record_id = f"{self.name}/{entry:09d}"
             return [Dropped(record_id, checks.reason_of(error), str(error))]
+
+    def digest(self) -> str:
+        """Returns a digest of a folder's image names, else of the files' states."""
+        if _kind_of(self._source) == "folder":
+            return input_digest.of_names(sorted(image_files(self._path)))
+        return input_digest.of_states(_data_files(self._path))
 
 
 class LabelFileInput:
@@ -103,8 +114,7 @@ class LabelFileInput:
 
     def digest(self) -> str:
         """Returns a digest of the list, not of the images."""
-        with open(self._path, "rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return input_digest.of_file(self._path)
 
     def entries(self) -> Iterator[Labelled]:
         """Yields a pair for each row, and each line that is none."""
@@ -165,7 +175,7 @@ def open_input(
     else:
         source = open_source(path, images=images)
         found = _OTHER_FORMATS[_kind_of(source)]
-        opened = SourceInput(source)
+        opened = SourceInput(source, path)
     expected = (LABEL_FORMATS | _OTHER_FORMATS).get(format_name, found)
     if expected != found:
         raise ValueError(
@@ -179,6 +189,18 @@ def _kind_of(source: Source) -> str:
     kinds: tuple[tuple[type, str], ...]
     kinds = ((ShardSource, "array_record"), (TfdsSource, "tfds"), (LmdbSource, "lmdb"))
     return next((name for kind, name in kinds if isinstance(source, kind)), "folder")
+
+
+def _data_files(path: str) -> list[str]:
+    """Returns the shards, or the LMDB's file, of a path that `open_source` opens."""
+    if os.path.isfile(path):
+        return [path]
+    folder = path if os.path.isdir(path) else path.rpartition("#")[0]
+    if not os.path.isdir(folder):
+        return sorted(glob.glob(path))
+    names = sorted(os.listdir(folder))
+    wanted = (n for n in names if n == "data.mdb" or SHARD_SUFFIX in n)
+    return [os.path.join(folder, name) for name in wanted]
 
 
 def _label_file(path: str) -> str | None:

@@ -8,19 +8,17 @@ anything else is never touched. Shared by the word generator and the converters.
 import concurrent.futures
 import contextlib
 import dataclasses
+import functools
 import json
-import multiprocessing
-import multiprocessing.connection
 import os
 import signal
-import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
 
 import tqdm
 
+from data_prep import workers
 from robustscanner_jax.data import records
 
 REQUEST_NAME = "request.json"  # what was asked for; a rerun must ask for the same
@@ -60,12 +58,12 @@ def claim_folder(folder: Path, request: dict[str, Any]) -> bool:
     known = folder / REQUEST_NAME
     if known.is_file():
         theirs = json.loads(known.read_text(encoding="utf-8"))
-        # Datasets of before 2026-11-23 do not say what their list held.
+        # Datasets of older versions do not say what their input listed.
         if theirs != {k: v for k, v in request.items() if k != "list" or k in theirs}:
             raise ValueError(
-                f"output: {folder} holds a dataset of other settings or of another "
-                "list; choose another folder, or delete it (its settings are in "
-                f"{REQUEST_NAME})"
+                f"output: {folder} holds a dataset of other settings, or of an input "
+                "that was changed since; choose another folder, or delete it (its "
+                f"settings are in {REQUEST_NAME})"
             )
         return (folder / records.INDEX_NAME).is_file()
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
@@ -149,12 +147,11 @@ def _write_in_workers(
     bar: tqdm.tqdm,
 ) -> int:
     done, running = 0, {}
-    # A forked child of a threaded parent can hang, so each worker starts afresh.
-    pool = concurrent.futures.ProcessPoolExecutor(
+    opened = workers.open_workers(
         processes,
-        mp_context=multiprocessing.get_context("spawn"),
-        initializer=_start_worker,
-        initargs=(shards, write),
+        functools.partial(write_one, shards=shards, write=write),
+        where=str(shards.folder),
+        advice="the same command with fewer --processes goes on from here",
     )
 
     def collect(when: str) -> int:
@@ -163,54 +160,23 @@ def _write_in_workers(
         bar.update(sum(sizes))
         return sum(sizes)
 
-    with pool:
-        try:
-            for shard, task in tasks:
-                if len(running) >= 2 * processes:
-                    done += collect(concurrent.futures.FIRST_COMPLETED)
-                running[pool.submit(_write_in_worker, shard, task)] = len(task)
-            while running:
+    with opened as pool:
+        for shard, task in tasks:
+            if len(running) >= 2 * processes:
                 done += collect(concurrent.futures.FIRST_COMPLETED)
-        except BrokenProcessPool:
-            raise OSError(
-                f"{shards.folder}: a worker process was killed, perhaps for want of "
-                "memory; the same command with fewer --processes goes on from here"
-            ) from None
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
+            running[pool.submit(workers.call, shard, task)] = len(task)
+        while running:
+            done += collect(concurrent.futures.FIRST_COMPLETED)
     return done
 
 
-# Of a worker process: pickled once a worker, not once a shard.
-_worker: tuple[Shards, WriteShard] | None = None
-
-
-def _start_worker(shards: Shards, write: WriteShard) -> None:
-    global _worker
-    _worker = shards, write
-    # Stopped from the keyboard, the parent reports; a worker just ends.
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    """Ends this worker when its parent is killed: it would wait for work forever."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        multiprocessing.connection.wait([parent.sentinel])
-        os._exit(1)
-
-
-def _write_in_worker(shard: int, task: Sequence[Any]) -> None:
-    if _worker is None:
-        raise RuntimeError("the worker process was not prepared")
-    shards, write = _worker
-    write_one(shard, task, shards=shards, write=write, tick=lambda _: None)
-
-
 def write_one(
-    shard: int, task: Sequence[Any], *, shards: Shards, write: WriteShard, tick: Tick
+    shard: int,
+    task: Sequence[Any],
+    *,
+    shards: Shards,
+    write: WriteShard,
+    tick: Tick = lambda _: None,
 ) -> None:
     """Writes one shard, after what a killed run left of it is removed."""
     path = shards.path(shard)

@@ -5,6 +5,7 @@ Run: python -m data_prep.synthesize --output=DIR --count=100000 --seed=1
 
 import argparse
 import json
+import os
 import shlex
 import sys
 from collections.abc import Sequence
@@ -64,7 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         with sigterm_as_ctrl_c():
             folder = synthesize(
-                flags.output,
+                os.path.expanduser(flags.output),
                 count=flags.count,
                 seed=flags.seed,
                 preset=flags.preset,

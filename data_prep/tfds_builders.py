@@ -11,6 +11,7 @@ tfds build iiit5k --imports=data_prep.tfds_builders --file_format=array_record \
     --manual_dir=FOLDER --data_dir=DIR
 """
 
+import dataclasses
 import sys
 from collections.abc import Iterator, Sequence
 from typing import ClassVar
@@ -95,6 +96,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given = sys.argv[1:] if arguments is None else arguments
     # The last of two flags counts.
     args = parse(["tfds_builders", "--file_format=array_record", *given])
+    data_dir = args.paths.data_dir.expanduser()  # TFDS does so with manual_dir alone
+    args = dataclasses.replace(
+        args, paths=dataclasses.replace(args.paths, data_dir=data_dir)
+    )
     try:
         args.execute()
     except (ValueError, OSError) as error:

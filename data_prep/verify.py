@@ -75,7 +75,7 @@ def verify(
         findings.append({"path": os.fspath(path), **found})
         looked_at.append((source, seen))
     if output is not None:
-        folder = Path(output)
+        folder = Path(output).expanduser()
         folder.mkdir(parents=True, exist_ok=True)
         text = json.dumps(findings, indent=2, ensure_ascii=False)
         write_whole(folder / JSON_NAME, text + "\n")

@@ -30,6 +30,7 @@ from collections.abc import Sequence
 from launch.commands import (
     Commands,
     LaunchError,
+    check_bucket,
     check_name,
     run_launcher,
 )
@@ -42,7 +43,6 @@ HOST = r"[\w.-]+:\d+"
 MASTERS = {"flink": re.compile(HOST), "spark": re.compile(f"spark://{HOST}")}
 REGION = re.compile(r"[a-z]+(-[a-z]+)+\d+")
 PROJECT = re.compile(r"([a-z0-9.-]+:)?[a-z][a-z0-9-]{4,28}[a-z0-9]")
-BUCKET = re.compile(r"[a-z0-9][a-z0-9._-]{1,61}[a-z0-9]")
 IMAGE = re.compile(r"[\w.:/@-]+")
 MOUNT = "/bucket/"
 
@@ -80,10 +80,10 @@ def check(options: argparse.Namespace, arguments: Sequence[str]) -> None:
 
 def _check_dataflow(options: argparse.Namespace, module: str, output: str) -> None:
     check_name(options.name, "--name")
+    check_bucket(options.bucket)
     for option, form in (
         ("project", PROJECT),
         ("region", REGION),
-        ("bucket", BUCKET),
         ("image", IMAGE),
     ):
         value = getattr(options, option)
@@ -143,7 +143,8 @@ def command(options: argparse.Namespace, arguments: Sequence[str]) -> list[str]:
 def parser() -> argparse.ArgumentParser:
     """Returns the parser of the arguments before `--`."""
     found = argparse.ArgumentParser(
-        prog="launch.beam_pipeline", description="Conversion or rendering with Beam."
+        prog="python -m launch.beam_pipeline",
+        description="Conversion or rendering with Beam; -- and a command of data_prep.",
     )
     kinds = found.add_subparsers(dest="runner", required=True)
     dataflow = kinds.add_parser("dataflow", help="renders on Google Cloud Dataflow")
@@ -160,7 +161,7 @@ def parser() -> argparse.ArgumentParser:
         kind.add_argument("--master", required=True, help="of the cluster")
         kind.add_argument("--pool", default="localhost:50000", help="on each worker")
     for kind in (dataflow, flink, spark):
-        kind.add_argument("--python", default="python3", help="of the repository")
+        kind.add_argument("--python", default=sys.executable, help="runs data_prep")
         kind.add_argument("--dry-run", action="store_true", help="print the command")
     return found
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 
 # Of clouds and clusters alike: letters, digits and dashes, at most 63.
 NAME = re.compile(r"[a-z]([-a-z0-9]{0,61}[a-z0-9])?")
+BUCKET = re.compile(r"[a-z0-9][a-z0-9._-]{1,61}[a-z0-9]")
 
 
 class LaunchError(Exception):
@@ -88,22 +89,36 @@ def check_name(name: str, option: str) -> None:
         )
 
 
+def check_bucket(name: str) -> None:
+    """Raises `LaunchError` for what cannot be a bucket of Google Cloud Storage."""
+    if not BUCKET.fullmatch(name):
+        raise LaunchError(
+            "--bucket: expected 3 to 63 of a-z, 0-9, -, _ and ., none of the marks at "
+            f"an end, got {name!r}"
+        )
+
+
 def check_arguments(arguments: Sequence[str]) -> None:
     """Raises `LaunchError` unless the flags of the main program can train.
 
-    They need a config, and a run folder that survives the machines.
+    They need a config, and a run folder that survives the machines: each once, and
+    with two dashes, so that there is no doubt which one counts.
     """
-    given = {a.partition("=")[0].lstrip("-") for a in arguments if "=" in a}
-    missing = [f"--{name}=..." for name in ("config", "workdir") if name not in given]
-    if missing:
+    given = [a.partition("=")[0] for a in arguments if "=" in a]
+    wrong = [
+        f"{flag}=..."
+        for flag in ("--config", "--workdir")
+        if [g for g in given if g.lstrip("-") == flag[2:]] != [flag]
+    ]
+    if wrong:
         raise LaunchError(
             f"after --: expected flags of robustscanner_jax.main with "
-            f"{' and '.join(missing)}, got {list(arguments)}"
+            f"{' and '.join(wrong)} once, got {list(arguments)}"
         )
 
 
 def workdir_of(arguments: Sequence[str]) -> str:
-    """Returns the run folder that the flags name."""
+    """Returns the run folder of flags that `check_arguments` let pass."""
     [workdir] = [a.partition("=")[2] for a in arguments if a.startswith("--workdir=")]
     return workdir
 

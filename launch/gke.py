@@ -25,6 +25,7 @@ from launch.commands import (
     Commands,
     LaunchError,
     check_arguments,
+    check_bucket,
     check_name,
     run_launcher,
     workdir_of,
@@ -78,8 +79,7 @@ def check(options: argparse.Namespace, arguments: Sequence[str]) -> None:
     if options.restarts < 0:
         raise LaunchError(f"--restarts: expected 0 or more, got {options.restarts}")
     check_arguments(arguments)
-    if not LABEL.fullmatch(options.bucket):
-        raise LaunchError(f"--bucket: expected a bucket's name, got {options.bucket!r}")
+    check_bucket(options.bucket)
     if not workdir_of(arguments).startswith("/bucket/"):
         raise LaunchError(
             "--workdir: expected a folder below /bucket, where --bucket is mounted, as "
@@ -91,12 +91,13 @@ def manifest(options: argparse.Namespace, arguments: Sequence[str]) -> str:
     """Returns the JobSet as YAML."""
     template = (TEMPLATES / f"{options.kind}.yaml").read_text(encoding="utf-8")
     command = ["python3", "-m", "robustscanner_jax.main", *arguments]
-    # `$(X)` is Kubernetes' own for a variable; a list in JSON is one in YAML.
+    # `$(X)` is Kubernetes' own for a variable. What is JSON is YAML as well; without
+    # quotes a bucket called 123 would be a number.
     escaped = [word.replace("$(", "$$(") for word in command]
     return string.Template(template).substitute(
         name=options.name,
         image=options.image,
-        bucket=options.bucket,
+        bucket=json.dumps(options.bucket),
         accelerator=options.accelerator,
         topology=options.topology,
         hosts=num_hosts(options),
@@ -115,7 +116,10 @@ def without_spot(text: str) -> str:
 
 def parser() -> argparse.ArgumentParser:
     """Returns the parser of the arguments before `--`."""
-    found = argparse.ArgumentParser(prog="launch.gke", description="A run on GKE.")
+    found = argparse.ArgumentParser(
+        prog="python -m launch.gke",
+        description="A run on GKE; -- and flags of the main program at the end.",
+    )
     found.add_argument("kind", choices=("tpu", "gpu"))
     found.add_argument("--name", required=True, help="of the JobSet")
     found.add_argument("--image", required=True)

@@ -153,7 +153,9 @@ def run(command: Sequence[str], processes: int, *, accelerators: int = 1) -> int
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Parses the arguments and runs."""
-    parser = argparse.ArgumentParser(description="Several processes here.")
+    parser = argparse.ArgumentParser(
+        prog="python -m launch.local", description="Several processes here."
+    )
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument(
         "--accelerators", type=int, default=1, help="GPUs that each process sees"

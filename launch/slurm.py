@@ -26,7 +26,8 @@ from launch.commands import (
 
 # For saving, before the time is over: a checkpoint of 600 MB on a slow file system.
 SAVE_SECONDS = 120
-TIME = re.compile(r"(\d+-)?\d{1,2}:\d{2}(:\d{2})?")
+# Without seconds or days SLURM reads minutes first: 24:00 would be 24 minutes.
+TIME = re.compile(r"\d+:[0-5]\d:[0-5]\d|\d+-\d{1,2}(:[0-5]\d){0,2}")
 PREEMPTED = 143
 
 SCRIPT = """\
@@ -62,7 +63,8 @@ def check(options: argparse.Namespace, arguments: Sequence[str]) -> None:
             )
     if not TIME.fullmatch(options.time):
         raise LaunchError(
-            f"--time: expected [DAYS-]HOURS:MINUTES[:SECONDS], got {options.time!r}"
+            "--time: expected HOURS:MM:SS or DAYS-HH[:MM[:SS]], such as 120:00:00 or "
+            f"5-00, got {options.time!r}"
         )
     check_arguments(arguments)
     if not workdir_of(arguments).startswith("/"):
@@ -95,7 +97,8 @@ def script(options: argparse.Namespace, arguments: Sequence[str]) -> str:
 def parser() -> argparse.ArgumentParser:
     """Returns the parser of the arguments before `--`."""
     found = argparse.ArgumentParser(
-        prog="launch.slurm", description="A run under SLURM."
+        prog="python -m launch.slurm",
+        description="A run under SLURM; -- and flags of the main program at the end.",
     )
     found.add_argument("--name", default="robustscanner", help="of the job")
     found.add_argument("--nodes", type=int, default=1)

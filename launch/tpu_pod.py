@@ -154,7 +154,8 @@ def commands(options: argparse.Namespace, arguments: Sequence[str]) -> list[list
 def parser() -> argparse.ArgumentParser:
     """Returns the parser of the arguments before `--`."""
     found = argparse.ArgumentParser(
-        prog="launch.tpu_pod", description="A run on a TPU pod."
+        prog="python -m launch.tpu_pod",
+        description="A run on a TPU pod; -- and flags of the main program at the end.",
     )
     found.add_argument("action", choices=ACTIONS)
     found.add_argument("--name", required=True, help="of the pod")

@@ -44,10 +44,13 @@ class DataPosition:
     Attributes:
       batches: global batches consumed.
       examples: seen so far, by the name of what is wrong with them; "none" are good.
+      lengths: examples of each source, which order depends on; empty in checkpoints
+        from before it was kept.
     """
 
     batches: int
     examples: dict[str, int]
+    lengths: list[int] = dataclasses.field(default_factory=list)
 
 
 def _split(state: TrainState) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -157,7 +160,8 @@ class Checkpoints:
         self._set_aside_after(step)
         state = _join(kept["network"], kept["training"])
         data = kept["data"]
-        return state, DataPosition(data["batches"], data["examples"])
+        kept = (data["batches"], data["examples"], data.get("lengths", []))
+        return state, DataPosition(*kept)
 
     def _set_aside_after(self, step: int) -> None:
         damaged = [s for s in self._manager.all_steps() if s > step]

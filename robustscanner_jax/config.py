@@ -3,11 +3,12 @@
 import json
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from ml_collections import ConfigDict
 
 from robustscanner_jax.charset import DICT90, Charset
+from robustscanner_jax.models.attention import MaskRounding
 from robustscanner_jax.models.robustscanner import CHANNEL_SCALE, RobustScanner
 from robustscanner_jax.optim import SCHEDULES
 from robustscanner_jax.preprocessing import Preprocessing
@@ -31,17 +32,31 @@ def validate(config: Config) -> None:
     expect(model.dtype in COMPUTE_DTYPES, "model.dtype", f"one of {COMPUTE_DTYPES}",
            model.dtype)  # fmt: skip
     expect(model.max_len >= 2, "model.max_len", "at least 2 steps", model.max_len)
+    expect(model.decoder_width > 0, "model.decoder_width", "at least 1",
+           model.decoder_width)  # fmt: skip
+    roundings = get_args(MaskRounding)
+    expect(model.mask_rounding in roundings, "model.mask_rounding",
+           f"one of {roundings}", model.mask_rounding)  # fmt: skip
     expect(train.schedule in SCHEDULES, "train.schedule", f"one of {SCHEDULES}",
            train.schedule)  # fmt: skip
     expect(train.steps > 0, "train.steps", "at least 1", train.steps)
     expect(0 <= train.warmup_steps < train.steps, "train.warmup_steps",
            f"0 to {train.steps - 1}", train.warmup_steps)  # fmt: skip
     expect(train.peak_lr > 0, "train.peak_lr", "a positive rate", train.peak_lr)
+    expect(train.clip_norm >= 0, "train.clip_norm", "a norm, or 0 for none",
+           train.clip_norm)  # fmt: skip
+    expect(train.weight_decay >= 0, "train.weight_decay", "0 or more",
+           train.weight_decay)  # fmt: skip
     expect(0 <= train.ema_decay < 1, "train.ema_decay", "0 to below 1", train.ema_decay)
     expect(data.batch_size > 0, "data.batch_size", "at least 1", data.batch_size)
     expect(data.variants > 0 and data.batch_size % data.variants == 0, "data.variants",
            f"a divisor of the batch size {data.batch_size}", data.variants)  # fmt: skip
+    expect(data.variants == 1 or data.augment > 0, "data.variants",
+           "1, as data.augment=0 makes them alike", data.variants)  # fmt: skip
     expect(0 <= data.augment <= 1, "data.augment", "0 to 1", data.augment)
+    expect(data.num_workers >= 0, "data.num_workers", "0 or more", data.num_workers)
+    expect(0 <= data.max_bad_share <= 1, "data.max_bad_share", "0 to 1",
+           data.max_bad_share)  # fmt: skip
     expect(len(data.train) > 0, "data.train", "at least one source", data.train)
     expect(len(data.weights) == len(data.train), "data.weights",
            f"{len(data.train)} numbers, one a source", data.weights)  # fmt: skip

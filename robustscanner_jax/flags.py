@@ -32,7 +32,8 @@ BACKEND = flags.DEFINE_enum(
     "backend",
     "auto",
     ["auto", "jax", "onnxruntime", "openvino"],
-    "--model: what computes; auto takes the fastest that is installed.",
+    "--model: what computes; auto takes openvino where it is installed, else "
+    "onnxruntime.",
 )
 PRECISION = flags.DEFINE_enum(
     "precision",

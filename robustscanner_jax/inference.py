@@ -61,7 +61,7 @@ def load_artefact(
     Args:
       folder: what `--mode=export` wrote.
       backend: "jax" for format stablehlo; "onnxruntime" or "openvino" for format onnx;
-        "auto" takes the fastest that is installed.
+        "auto" takes openvino where it is installed, else onnxruntime.
       batch_size: most rows computed at once.
       threads: of onnxruntime and openvino; 0 takes every core.
       precision: "float32", or "bfloat16" with openvino.

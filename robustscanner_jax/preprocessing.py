@@ -44,6 +44,11 @@ class Preprocessing:
                 "preprocessing: expected height >= 1 and "
                 f"0 < min_width <= max_width, got {self}"
             )
+        if self.width_multiple < 1:
+            raise ValueError(
+                f"preprocessing: width_multiple must be at least 1 pixel, got "
+                f"{self.width_multiple}"
+            )
         if self.min_width % self.width_multiple or self.max_width % self.width_multiple:
             raise ValueError(
                 f"preprocessing: widths must be multiples of {self.width_multiple} "

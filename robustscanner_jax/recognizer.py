@@ -12,15 +12,40 @@ from robustscanner_jax import partition
 from robustscanner_jax.compute import for_device
 from robustscanner_jax.decoding import Decoded, greedy
 from robustscanner_jax.models.normalise import normalise
-from robustscanner_jax.models.robustscanner import Explanation
+from robustscanner_jax.models.robustscanner import Explanation, RobustScanner
 from robustscanner_jax.open_weights import open_weights
+from robustscanner_jax.preprocessing import Preprocessing
 from robustscanner_jax.reading import Reader, Reading
 from robustscanner_jax.weights import Weights
 
 
-@functools.partial(jax.jit, static_argnames="model")
-def _explain(model: Any, variables: Any, *inputs: jax.Array) -> Explanation:
-    return model.apply(variables, *inputs, method="explain")
+@functools.partial(jax.jit, static_argnames=("model", "rule"))
+def _decode(
+    model: RobustScanner,
+    rule: Preprocessing,
+    variables: Any,
+    image: jax.Array,
+    width: jax.Array,
+) -> Decoded:
+    return greedy(model, variables, _normalised(image, model, rule), width)
+
+
+@functools.partial(jax.jit, static_argnames=("model", "rule"))
+def _explain(
+    model: RobustScanner,
+    rule: Preprocessing,
+    variables: Any,
+    image: jax.Array,
+    *inputs: jax.Array,
+) -> Explanation:
+    pixels = _normalised(image, model, rule)
+    return model.apply(variables, pixels, *inputs, method="explain")
+
+
+def _normalised(
+    image: jax.Array, model: RobustScanner, rule: Preprocessing
+) -> jax.Array:
+    return normalise(image, mean=rule.mean, scale=rule.scale, dtype=model.dtype)
 
 
 class Recognizer(Reader):
@@ -67,8 +92,7 @@ class Recognizer(Reader):
         """
         batch = {"image": image, "width": np.asarray(width, np.int32)}
         batch = partition.put_batch(batch, ("image", "width"), self.mesh)
-        pixels = self._normalised(batch["image"])
-        return greedy(self.model, self._variables, pixels, batch["width"])
+        return _decode(self.model, self.preprocessing, self._variables, **batch)
 
     def explain(self, row: tuple[np.ndarray, int]) -> tuple[Reading, Explanation]:
         """Reads one row of `resize_and_pad` and shows where the network looked.
@@ -77,25 +101,12 @@ class Recognizer(Reader):
         characters and the end, without the batch axis.
         """
         pixels, width = row
-        image, widths = pixels[None], np.array([width], np.int32)
-        decoded = greedy(
-            self.model, self._variables, self._normalised(image), jnp.asarray(widths)
-        )
+        fixed = self.model, self.preprocessing, self._variables
+        image, widths = jnp.asarray(pixels[None]), jnp.array([width], jnp.int32)
+        decoded = _decode(*fixed, image, widths)
         reading = self.to_readings(decoded, 1)[0]
         steps = min(len(reading.character_confidences) + 1, self.model.max_len)
         tokens = np.full((1, self.model.max_len), self.model.start_id, np.int32)
         tokens[0, 1:] = np.asarray(decoded.ids)[0, :-1]
-        explanation = _explain(
-            self.model,
-            self._variables,
-            self._normalised(image),
-            jnp.asarray(widths),
-            jnp.asarray(tokens),
-        )
+        explanation = _explain(*fixed, image, widths, jnp.asarray(tokens))
         return reading, jax.tree.map(lambda x: np.asarray(x)[0, :steps], explanation)
-
-    def _normalised(self, image: Any) -> jax.Array:
-        rule = self.preprocessing
-        return normalise(
-            jnp.asarray(image), mean=rule.mean, scale=rule.scale, dtype=self.model.dtype
-        )

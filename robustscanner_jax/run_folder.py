@@ -3,6 +3,7 @@
 import json
 import os
 import platform
+import shutil
 from importlib import metadata
 from pathlib import Path
 
@@ -40,6 +41,7 @@ def claim(workdir: Path, config: config_lib.Config, *, write: bool) -> None:
             )
     if write:
         workdir.mkdir(parents=True, exist_ok=True)
+        _try_rename(workdir)
         config_lib.to_json(config, path)
         if config.charset:
             characters = config_lib.make_charset(config).characters
@@ -49,6 +51,29 @@ def claim(workdir: Path, config: config_lib.Config, *, write: bool) -> None:
         versions = {name: metadata.version(name) for name in RECORDED}
         versions["python"] = platform.python_version()
         _write(workdir / "versions.json", json.dumps(versions, indent=2) + "\n")
+
+
+def _try_rename(workdir: Path) -> None:
+    """Renames a folder, as a checkpoint is when all of it is there.
+
+    Raises:
+      ValueError: that cannot be done here, as in some mounted buckets.
+    """
+    folder = workdir / f".{os.getpid()}.probe"
+    renamed = folder.with_suffix(".renamed")
+    try:
+        folder.mkdir()
+        (folder / "file").touch()
+        folder.rename(renamed)
+    except OSError as error:
+        raise ValueError(
+            f"{workdir}: a folder in it cannot be renamed ({error.strerror}), and so "
+            "checkpoints are published; mount a bucket with rename-dir-limit=200000, "
+            "or make it with a hierarchical namespace"
+        ) from error
+    finally:
+        for path in (folder, renamed):
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def _write(path: Path, text: str) -> None:

@@ -6,6 +6,7 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 import optax
+from jaxtyping import Array, Float, Int
 
 from robustscanner_jax.losses import token_cross_entropy
 from robustscanner_jax.models.normalise import normalise
@@ -149,6 +150,15 @@ def _interleaved(rows: jax.Array, parts: int) -> jax.Array:
     return jnp.moveaxis(rows.reshape(-1, parts, *rows.shape[1:]), 1, 0)
 
 
+def average_decay(updates: Int[Array, ""], decay: float) -> Float[Array, ""]:
+    """Returns the decay of the average after so many updates.
+
+    It rises to `decay`, so that an average over 10,000 updates does not hold the random
+    start for as long.
+    """
+    return jnp.minimum(decay, (1 + updates) / (10 + updates))
+
+
 def train_step(
     state: TrainState,
     batch: dict[str, jax.Array],
@@ -170,7 +180,8 @@ def train_step(
       batch: see `data.pipeline`.
       model, tx: static; bound once by the caller.
       mean, scale: of the pixels, see `Preprocessing`.
-      ema_decay: of the running average of the parameters, per update; 0 is off.
+      ema_decay: of the running average of the parameters, per update, see
+        `average_decay`; 0 is off.
       accumulate: micro-batches that the batch is computed in, see `gradients`.
 
     Returns the next state, and sums over the global batch (divide on the host):
@@ -189,8 +200,11 @@ def train_step(
     grad_norm = optax.tree.norm(grads)
     updates, opt_state = tx.update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
+    # Of the optimiser: updates that were left out do not count.
+    [(_, updates_before), *_] = optax.tree.get_all_with_path(state.opt_state, "count")
+    decay = average_decay(updates_before, ema_decay)
     ema_params = jax.tree.map(
-        lambda old, new: ema_decay * old + (1 - ema_decay) * new,
+        lambda old, new: decay * old + (1 - decay) * new,
         state.ema_params,
         params if ema_decay else {},
     )

@@ -63,6 +63,7 @@ def run(config: config_lib.Config, workdir: Path) -> None:
     try:
         state, position = start(setup, checkpoints)
         _describe(setup, state, sources)
+        _compare_lengths(position, sources)
         with distributed.stop_signals() as signals:
             state = _train(
                 setup, state, position, sources, benchmarks, checkpoints, signals
@@ -87,6 +88,21 @@ def _describe(setup: Setup, state: TrainState, sources: list[Any]) -> None:
     )
 
 
+def _compare_lengths(position: DataPosition, sources: list[Any]) -> None:
+    """Warns of data that changed: every epoch's order depends on how many they are."""
+    if not position.lengths:
+        return
+    for source, before in zip(sources, position.lengths, strict=True):
+        if len(source) != before:
+            logger.warning(
+                "source %s had %s examples at the checkpoint and has %s now: its order "
+                "is another, and in this epoch some come twice or not at all",
+                source.name,
+                f"{before:,}",
+                f"{len(source):,}",
+            )
+
+
 def _train(
     setup: Setup,
     state: TrainState,
@@ -105,6 +121,7 @@ def _train(
     batches = iter(_batches(setup, sources, start=first))
     examples, clock = ExampleCounts(position.examples), Clock()
     interval, logged = Interval(clock), examples.everywhere()
+    resumed, lengths = logged, [len(source) for source in sources]
     traced = train.profile if setup.writes else (0, 0)
     profiled = ProfiledUpdates(setup.workdir / "profile", *traced)
     watchdog = Watchdog(train.stall_seconds)
@@ -128,13 +145,15 @@ def _train(
             if step % train.log_every == 0 or step == last:
                 everywhere = examples.everywhere()
                 log.write(step, interval, everywhere)
-                _check(setup, state, interval, everywhere, everywhere.since(logged))
+                seen = everywhere.since(resumed), everywhere.since(logged)
+                _check(setup, state, interval, *seen)
                 interval, logged = Interval(clock), everywhere
             if step % train.save_every == 0 or step == last or stop:
                 jax.block_until_ready(metrics)  # its time is no saving
                 watchdog.alive()
                 with clock.spent("saving"):
-                    reached = DataPosition(step, examples.everywhere().named())
+                    counts = examples.everywhere().named()
+                    reached = DataPosition(step, counts, lengths)
                     _save(checkpoints, state, reached, final=step == last or stop)
             if stop:
                 raise Preempted(f"saved step {step} in {setup.workdir}")
@@ -223,7 +242,7 @@ def _check(
     Args:
       setup, state: of the run.
       interval: the updates since the last line of the log.
-      examples: since the run began.
+      examples: since the run was started or resumed.
       recent: of the interval.
     """
     if not examples.good:

@@ -53,6 +53,14 @@ def test_a_built_dataset_opens_and_holds_the_bytes_of_the_files(tmp_path):
     ]
 
 
+def test_the_built_dataset_may_lie_in_the_home_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    write_svtp(tmp_path / "in")
+    done = built("svtp", "--manual_dir=~/in", "--data_dir=~/out")
+    assert done.returncode == 0, done.stderr
+    assert len(open_source(tmp_path / "out" / "svtp" / "1.0.0")) == 2
+
+
 def test_a_folder_without_the_files_is_named(tmp_path):
     done = built("svtp", f"--manual_dir={tmp_path}", f"--data_dir={tmp_path / 'out'}")
     assert done.returncode == 1

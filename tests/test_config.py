@@ -54,6 +54,13 @@ def test_the_base_recipe_is_the_published_one():
         ("train.peak_lr", 0.0),
         ("train.ema_decay", 1.0),
         ("train.ema_decay", -0.1),
+        ("train.clip_norm", -1.0),
+        ("train.weight_decay", -0.1),
+        ("model.mask_rounding", "Ceil"),
+        ("model.decoder_width", 0),
+        ("data.num_workers", -1),
+        ("data.max_bad_share", 1.5),
+        ("data.variants", 2),  # with nothing in which they could differ
         ("data.batch_size", 0),
         ("data.augment", 1.5),
         ("data.variants", 0),
@@ -74,6 +81,7 @@ def test_a_value_that_cannot_work_is_refused_by_its_key(config, key, value):
     [
         ("preprocessing.max_width", 20, "min_width <= max_width"),
         ("preprocessing.channel_order", "GRB", "BGR or RGB"),
+        ("preprocessing.width_multiple", 0, "width_multiple must be at least 1"),
         ("charset", "/nowhere/letters.txt", "/nowhere/letters.txt: No such file"),
     ],
 )

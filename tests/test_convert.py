@@ -264,30 +264,6 @@ def test_another_dataset_in_the_folder_is_not_overwritten(tmp_path):
     assert shards(tmp_path / "out") == before
 
 
-def test_a_list_that_was_corrected_since_is_another_dataset(tmp_path):
-    path = Path(write_list(tmp_path / "in", pairs(2)))
-    report = convert(path, tmp_path / "out", processes=1)
-    before = shards(tmp_path / "out")
-    again = convert(path, tmp_path / "out", processes=1)
-    assert without_run(again) == without_run(report)
-    assert again["run"]["entries"] == 0 and "complete" in again["run"]["workers"]
-    text = path.read_text(encoding="utf-8")
-    path.write_text(text.replace(WORDS[0], WORDS[0][::-1]), encoding="utf-8")
-    with pytest.raises(ValueError, match="or of another list"):
-        convert(path, tmp_path / "out", processes=1)
-    assert shards(tmp_path / "out") == before
-
-
-def test_a_dataset_of_before_lists_were_digested_is_known_again(tmp_path):
-    path = write_list(tmp_path / "in", pairs(2))
-    convert(path, tmp_path / "out", processes=1)
-    request = tmp_path / "out" / sharding.REQUEST_NAME
-    known = json.loads(request.read_text(encoding="utf-8"))
-    del known["list"]
-    request.write_text(json.dumps(known), encoding="utf-8")
-    assert convert(path, tmp_path / "out", processes=1)["run"]["entries"] == 0
-
-
 def test_an_unfinished_dataset_is_no_list(tmp_path):
     path = write_list(tmp_path / "in", pairs(2))
     convert(path, tmp_path / "out", processes=1)

@@ -28,7 +28,7 @@ CONVERT = [
 def printed(arguments, capsys) -> list[str]:
     assert beam_pipeline.main(arguments) == 0
     (line,) = capsys.readouterr().out.splitlines()
-    assert line.startswith("+ python3 -m data_prep.")
+    assert line.startswith(f"+ {shlex.quote(sys.executable)} -m data_prep.")
     return shlex.split(line)[3:]
 
 

@@ -266,6 +266,16 @@ def test_a_gpu_jobset_tells_each_pod_its_number_and_where_the_first_is(told):
     assert container["resources"]["limits"] == {"nvidia.com/gpu": 8}
 
 
+@pytest.mark.parametrize("launch", [TPU_SET, GPU_SET])
+def test_the_bucket_is_mounted_so_that_checkpoints_can_be_published(told, launch):
+    """A published checkpoint is a renamed folder, which gcsfuse refuses by default."""
+    assert gke.main([*launch, *RUN]) == 0
+    _, job = applied(told)
+    [bucket] = [v for v in job["template"]["spec"]["volumes"] if v["name"] == "bucket"]
+    options = bucket["csi"]["volumeAttributes"]["mountOptions"].split(",")
+    assert "rename-dir-limit=200000" in options
+
+
 def test_a_flag_that_looks_like_a_variable_of_kubernetes_stays_as_it_is(told):
     assert gke.main([*GPU_SET, *RUN, "--config.charset=$(HOME)"]) == 0
     _, job = applied(told)

@@ -105,3 +105,44 @@ def test_memory_and_gates_stay_float32_in_a_bfloat16_network():
     assert {leaf.dtype for leaf in jax.tree.leaves(carry)} == {jnp.dtype("float32")}
     assert output.dtype == jnp.float32
     assert lstm.apply(variables, inputs).dtype == jnp.bfloat16
+
+
+@pytest.mark.parametrize("unroll", [1, 4])
+def test_the_gradients_are_those_that_jax_finds_by_itself(unroll):
+    lstm, variables, inputs = setup(5, 3, 9, 5, width=8, num_layers=3, unroll=unroll)
+    weights = jnp.asarray(np.random.default_rng(6).normal(size=(3, 9, 8)), jnp.float32)
+
+    def loss(variables, inputs):
+        return (lstm.apply(variables, inputs) * weights).sum()
+
+    def naive_loss(variables, inputs):
+        """Steps one by one: no loop, no rule for its gradient."""
+        carry, total = lstm.initial_carry(3), 0.0
+        for step in range(inputs.shape[1]):
+            carry, output = lstm.apply(variables, carry, inputs[:, step], method="step")
+            total += (output * weights[:, step]).sum()
+        return total
+
+    expected = jax.grad(naive_loss, argnums=(0, 1))(variables, inputs)
+    got = jax.grad(loss, argnums=(0, 1))(variables, inputs)
+    for one, other in zip(jax.tree.leaves(got), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-4)
+
+
+def test_over_devices_the_loop_holds_no_reduction_of_gradients():
+    """One in each step would cost a message over all devices for every character."""
+    lstm, variables, inputs = setup(7, 8, 6, 16, width=16)
+    mesh = jax.make_mesh((2,), ("data",), devices=jax.devices()[:2])
+    sharding = jax.NamedSharding(mesh, jax.P("data"))
+    everywhere = jax.NamedSharding(mesh, jax.P())
+    gradient = jax.grad(lambda v, x: (lstm.apply(v, x) ** 2).sum())
+    compiled = (
+        jax.jit(gradient, in_shardings=(everywhere, sharding))
+        .lower(variables, inputs)
+        .compile()
+    )
+    reductions = [
+        line for line in compiled.as_text().splitlines() if " all-reduce" in line
+    ]
+    assert reductions  # the batch is split: the sums over it are messages
+    assert not [line for line in reductions if "while/body" in line]

@@ -271,6 +271,15 @@ def test_a_damaged_golden_file_is_named(tmp_path):
         certify("mmocr", state, path, width="nano")
 
 
+def test_a_golden_file_without_outputs_proves_nothing(tmp_path):
+    with np.load(rows("mmocr")) as golden:
+        inputs = ("images_u8", "valid_ratio", "target_padded")
+        np.savez(tmp_path / "inputs.npz", **{name: golden[name] for name in inputs})
+    state = checkpoints.state("mmocr", "x")
+    found = certify("mmocr", state, tmp_path / "inputs.npz")
+    assert not found.ok and "it holds inputs alone" in found.text()
+
+
 def test_a_nan_in_a_stage_is_no_parity():
     path = rows("mmocr")
     state = checkpoints.state("mmocr", str(golden_of(path)["salt"]))

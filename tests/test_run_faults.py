@@ -183,6 +183,37 @@ def test_few_unreadable_images_are_counted_and_the_count_survives_a_resume(
     assert counts == sorted(counts) and counts[-1] == 4  # of 48: once an epoch
 
 
+def test_what_an_outage_left_in_a_checkpoint_does_not_stop_the_run_that_goes_on(
+    quick, tmp_path, monkeypatch
+):
+    """SIGTERM during the outage saves its counts."""
+    monkeypatch.setattr(train, "MIN_EXAMPLES_FOR_SHARE", 8)
+    labels = write_words(tmp_path / "data", TWELVE)
+    for path in (data := tmp_path / "data").glob("*.png"):
+        path.rename(path.with_suffix(".gone"))
+    for path in sorted(data.glob("*.gone"))[:3]:
+        path.rename(path.with_suffix(".png"))
+    config = tiny_config(labels, train__steps=2, train__log_every=100)
+    with monkeypatch.context() as patched:
+        patched.setattr(train, "_check", lambda *_: None)
+        train.run(config, tmp_path / "run")
+    for path in data.glob("*.gone"):
+        path.rename(path.with_suffix(".png"))
+    train.run(tiny_config(labels, train__steps=4), tmp_path / "run")
+    assert metrics(tmp_path / "run")[-1]["left_out/unreadable"] > 4
+
+
+def test_data_that_grew_between_two_pieces_of_a_run_is_said(quick, tmp_path, caplog):
+    labels = write_words(tmp_path / "data", TWELVE)
+    train.run(tiny_config(labels, train__steps=2), tmp_path / "run")
+    train.run(tiny_config(labels, train__steps=3), tmp_path / "run")
+    assert "its order is another" not in caplog.text
+    lines = labels.read_text().splitlines(keepends=True)
+    labels.write_text("".join([*lines, lines[-1]]))
+    train.run(tiny_config(labels, train__steps=4), tmp_path / "run")
+    assert "had 12 examples at the checkpoint and has 13 now" in caplog.text
+
+
 def poison_from_the_fifth_update_on(monkeypatch, labels):
     """Divides pixels by zero; returns a dict that will hold the "kernel" before."""
     poisoned = tiny_config(labels, preprocessing__scale=1e-37)

@@ -2,6 +2,7 @@
 
 import json
 import platform
+from pathlib import Path
 
 import jax
 import pytest
@@ -113,3 +114,17 @@ def test_a_file_in_the_place_of_the_folder_is_refused(tmp_path, config):
     with pytest.raises(ValueError, match="run: expected a folder for the run"):
         run_folder.claim(path, config, write=True)
     assert path.read_text() == "something of the user's"
+
+
+def test_a_mount_that_renames_no_folder_is_refused_before_training(
+    tmp_path, config, monkeypatch
+):
+    """As gcsfuse does by default: every checkpoint would fail, at its end."""
+
+    def refuse(self, target):
+        raise OSError(24, "Too many open files")
+
+    monkeypatch.setattr(Path, "rename", refuse)
+    with pytest.raises(ValueError, match=r"cannot be renamed .*rename-dir-limit"):
+        run_folder.claim(tmp_path / "run", config, write=True)
+    assert list((tmp_path / "run").iterdir()) == []

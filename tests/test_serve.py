@@ -4,6 +4,7 @@ import base64
 import json
 import threading
 import time
+from types import SimpleNamespace
 
 import httpx
 import pytest
@@ -91,23 +92,60 @@ def test_an_exported_network_says_that_it_cannot_explain(client):
     assert response.status_code == 404 and "exported" in response.json()["error"]
 
 
-def test_metrics_count_requests_images_and_batches(client):
-    def value(line):
-        lines = client.get("/metrics").text.splitlines()
-        found = [text for text in lines if text.startswith(line)]
-        return float(found[0].split()[-1]) if found else 0.0
+ANSWERED = 'requests_total{status="200"}'
+FAILED = 'requests_total{status="500"}'
+READ = 'images_total{result="read"}'
+UNREADABLE = 'images_total{result="unreadable"}'
 
-    names = (
-        'robustscanner_requests_total{status="200"}',
-        'robustscanner_images_total{result="read"}',
-        'robustscanner_images_total{result="unreadable"}',
-        "robustscanner_batch_images_sum",
-    )
-    before = [value(name) for name in names]
+
+def values(client: httpx.Client, *names: str) -> list[float]:
+    """Returns what /metrics says of each; 0 where nothing was counted yet."""
+    lines = client.get("/metrics").text.splitlines()
+    pairs = (line.rpartition(" ") for line in lines if line[0] != "#")
+    found = {name.removeprefix("robustscanner_"): value for name, _, value in pairs}
+    return [float(found.get(name, 0)) for name in names]
+
+
+def test_metrics_count_requests_images_and_batches(client):
+    names = (ANSWERED, READ, UNREADABLE, "batch_images_sum")
+    before = values(client, *names)
     client.post("/read", files=[("image", png(10)), ("image", b"junk")])
-    assert [value(name) - b for name, b in zip(names, before, strict=True)] == [1] * 4
-    assert value("robustscanner_queue_images ") == 0
-    assert value("robustscanner_queue_capacity_images") == 256
+    assert values(client, *names) == [one + 1 for one in before]
+    assert values(client, "queue_images", "queue_capacity_images") == [0, 256]
+
+
+class Explaining(FakeReader):
+    """Breaks where an image is of grey value 20."""
+
+    def explain(self, row):
+        if row[0][0, 0, 0] == 20:
+            raise KeyError("a bug")
+        names = ("hybrid_attention", "position_attention", "position_share")
+        maps = SimpleNamespace(**{name: [[0.5]] for name in names})
+        return self.read_rows([row])[0], maps
+
+
+def test_a_failure_of_the_service_is_answered_in_json_logged_and_counted(
+    monkeypatch, caplog
+):
+    with running(Explaining()) as (client, service):
+        broken = client.post("/explain", content=png(20), headers=PNG)
+        assert broken.status_code == 500
+        assert broken.json() == {"error": "the service failed"}
+        assert "KeyError: 'a bug'" in caplog.text and "Traceback" in caplog.text
+        assert values(client, FAILED) == [1]
+        monkeypatch.setattr(service.batcher, "read", lambda rows: 1 / 0)
+        assert read(client, png(10)).json() == {"error": "the service failed"}
+        assert values(client, FAILED) == [2]
+        assert client.get("/livez").status_code == 200
+
+
+def test_images_that_are_explained_are_counted_as_well():
+    with running(Explaining()) as (client, _):
+        assert client.post("/explain", content=png(10), headers=PNG).json()["text"]
+        bad = client.post("/explain", content=b"junk", headers=PNG)
+        assert bad.status_code == 422
+        assert values(client, ANSWERED, READ, UNREADABLE) == [1, 1, 1]
 
 
 def test_a_live_network_is_served_as_it_reads(tmp_path):

@@ -1,5 +1,6 @@
 """The command that serves an export, as a container runs it: without JAX."""
 
+import dataclasses
 import os
 import re
 import signal
@@ -20,10 +21,12 @@ needs(
 )
 
 import httpx  # noqa: E402
-from served import png  # noqa: E402
+from served import FakeReader, png  # noqa: E402
 
 from robustscanner_jax.export import run  # noqa: E402
+from robustscanner_jax.serving import __main__ as command  # noqa: E402
 from robustscanner_jax.serving.__main__ import main  # noqa: E402
+from robustscanner_jax.serving.limits import Limits  # noqa: E402
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 # An import of JAX fails as where it is not installed.
@@ -74,6 +77,9 @@ def test_an_export_is_served_without_jax_until_sigterm(tmp_path):
     [
         (["--model=nowhere"], "error: nowhere/manifest.json: No such file"),
         (["--model=x", "--images=300"], "can never enter a queue of 256"),
+        (["--model=x", "--deadline-seconds=inf"], "deadline_seconds: expected at most"),
+        (["--model=x", "--body-seconds=-1"], "body_seconds: expected at least 0.001"),
+        (["--model=x", "--threads=-1"], "error: --threads: expected at least 0, got"),
     ],
 )
 def test_the_command_says_in_one_line_what_is_wrong(capsys, flags, message):
@@ -82,8 +88,47 @@ def test_the_command_says_in_one_line_what_is_wrong(capsys, flags, message):
     assert message in printed and printed.count("\n") == 1
 
 
+def test_a_token_that_no_client_can_send_is_named_before_the_service_starts(
+    capsys, monkeypatch
+):
+    monkeypatch.setenv("ROBUSTSCANNER_TOKEN", "\n")
+    monkeypatch.setattr(command, "load_artefact", lambda *_, **__: FakeReader())
+    assert main(["--model=x", "--port=0"]) == 1
+    printed = capsys.readouterr().err
+    assert "error: the token: expected printable ASCII" in printed
+    assert "listening" not in printed
+
+
 def test_a_missing_package_gives_one_sentence(capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "uvicorn", None)
     assert main(["--model=x"]) == 1
     printed = capsys.readouterr().err
     assert printed == "error: serving needs the package uvicorn: pip install uvicorn\n"
+
+
+@pytest.fixture
+def options(capsys, monkeypatch):
+    """The help: what it says of each flag, in one line."""
+    monkeypatch.setenv("COLUMNS", "500")  # no text is wrapped
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    shown = capsys.readouterr().out.partition("options:\n")[2].partition("\n\n")[0]
+    texts = [" ".join(text.split()) for text in re.split(r"\n  (?=-)", shown)]
+    return {text.partition(" ")[0]: text for text in texts}
+
+
+def test_help_and_docs_name_every_limit_with_its_default(options):
+    docs = (REPOSITORY / "docs" / "deploy.md").read_text()
+    for field in dataclasses.fields(Limits):
+        flag = "--" + field.name.replace("_", "-")
+        assert options[flag].endswith(
+            f"{field.metadata['help']} (default: {field.default})"
+        )
+        default = re.sub(r"\.0$", "", str(field.default))
+        assert f"`{flag}={default}`" in docs
+
+
+def test_the_help_names_the_backends_and_every_default(options):
+    assert "{auto,jax,onnxruntime,openvino}" in options["--backend"]
+    without = [flag for flag, text in options.items() if "(default: " not in text]
+    assert without == ["-h,", "--model"]

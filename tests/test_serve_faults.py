@@ -18,7 +18,9 @@ from exported import needs
 
 needs("starlette", "uvicorn", "httpx", "python_multipart", "prometheus_client")
 
-from served import PNG, FakeReader, png, running  # noqa: E402
+from served import PNG, FakeReader, png, read, running, texts  # noqa: E402
+
+from robustscanner_jax.serving import decoding  # noqa: E402
 
 TESTS = Path(__file__).resolve().parent
 KINDS = (
@@ -31,6 +33,24 @@ KINDS = (
     "text/plain",
     "\xff\xfe/;;=",
 )
+
+
+def test_the_end_does_not_wait_for_a_decoder_that_nobody_waits_for(monkeypatch):
+    busy = threading.Event()
+
+    def decode_slowly(data, *, max_pixels):
+        busy.wait(60)
+        raise ValueError("too late")
+
+    try:
+        with running(FakeReader(), deadline_seconds=0.2) as (client, _):
+            assert texts(read(client, png(10))) == ["a"]
+            monkeypatch.setattr(decoding, "decode_image", decode_slowly)
+            assert read(client, png(10)).status_code == 504
+            start = time.monotonic()
+        assert time.monotonic() - start < 10
+    finally:
+        busy.set()
 
 
 def form(data: bytes, disposition: bytes) -> bytes:

@@ -1,10 +1,15 @@
 """The HTTP service: what it refuses, and with which words."""
 
 import base64
+import io
+import json
 import socket
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from exported import needs
+from PIL import Image
 
 needs("starlette", "uvicorn", "httpx", "python_multipart", "prometheus_client")
 
@@ -19,7 +24,9 @@ from served import (  # noqa: E402
     wait_for,
 )
 
+from robustscanner_jax.serving import service as service_module  # noqa: E402
 from robustscanner_jax.serving.limits import Limits  # noqa: E402
+from robustscanner_jax.serving.requests import images_of  # noqa: E402
 from robustscanner_jax.serving.server import listen  # noqa: E402
 
 
@@ -67,6 +74,54 @@ def test_too_many_images_are_refused(client):
     assert response.json() == {"error": "5 images, expected at most 4 a request"}
 
 
+def test_images_in_json_are_counted_before_they_are_decoded(client):
+    response = client.post("/read", json={"images": ["*"] * 5})
+    assert response.json() == {"error": "5 images, expected at most 4 a request"}
+
+
+def test_a_long_body_is_parsed_beside_the_event_loop(monkeypatch):
+    parsing, gate = threading.Event(), threading.Event()
+
+    def slowly(*given):
+        parsing.set()
+        assert gate.wait(10)
+        return images_of(*given)
+
+    monkeypatch.setattr(service_module, "images_of", slowly)
+    text = base64.b64encode(png(10)).decode()
+    with running(FakeReader()) as (client, _):
+        with ThreadPoolExecutor(1) as pool:
+            body = json.dumps({"image": text}).encode() + b" " * 2**20
+            headers = {"Content-Type": "application/json"}
+            answer = pool.submit(client.post, "/read", content=body, headers=headers)
+            assert parsing.wait(10)
+            assert client.get("/livez", timeout=5).text == "alive\n"
+            gate.set()
+            assert texts(answer.result()) == ["a"]
+
+
+def progressive(scans: int) -> bytes:
+    """Returns a JPEG of grey value 10 whose last scan is repeated."""
+    file = io.BytesIO()
+    Image.new("RGB", (32, 16), (10, 10, 10)).save(file, "JPEG", progressive=True)
+    data = file.getvalue()
+    last = data[data.rfind(b"\xff\xda") : -2]
+    return data[:-2] + last * (scans - data.count(b"\xff\xda")) + data[-2:]
+
+
+def test_a_jpeg_of_very_many_scans_fails_alone_and_undecoded(client):
+    usual, most = progressive(10), progressive(100)
+    form = [("image", data) for data in (usual, most, progressive(101))]
+    *good, bad = client.post("/read", files=form).json()["readings"]
+    assert [one["text"] for one in good] == ["a", "a"]
+    assert bad == {"error": "a JPEG of 101 scans, expected at most 100"}
+
+
+def test_the_marker_of_a_scan_means_nothing_in_another_format(client):
+    data = png(10) + b"\xff\xda" * 200
+    assert texts(read(client, data)) == ["a"]
+
+
 def test_a_path_is_not_an_image(client):
     for field in ("image", "path", "url"):
         response = client.post(
@@ -110,6 +165,23 @@ def test_a_token_is_asked_for_and_probes_stay_open():
         assert "security" in client.get("/openapi.json").json()
 
 
+def test_the_line_feed_that_ends_a_token_is_not_asked_for():
+    with running(FakeReader(), token=" t\r\n") as (client, _):
+        assert texts(read(client, png(10), Authorization="Bearer t")) == ["a"]
+
+
+@pytest.mark.parametrize("token", [" \n", "geheim-ß", "two\nlines", "\x00"])
+def test_a_token_that_no_client_can_send_is_refused(token):
+    with pytest.raises(ValueError, match="token: expected printable ASCII") as caught:
+        service_module.Service(FakeReader(), limits=Limits(), token=token)
+    assert token not in str(caught.value)
+
+
+def test_an_empty_token_lets_all_in():
+    with running(FakeReader(), token="") as (client, _):
+        assert texts(read(client, png(10))) == ["a"]
+
+
 def test_bodies_take_no_more_memory_than_allowed():
     reader = FakeReader()
     size = len(png(10)) + 10
@@ -133,6 +205,9 @@ def test_bodies_take_no_more_memory_than_allowed():
         ({"body_bytes": 10**12}, "can never fit in memory_bytes"),
         ({"deadline_seconds": 0.0}, "limit deadline_seconds: expected at least 0.001"),
         ({"drain_seconds": float("nan")}, "limit drain_seconds"),
+        ({"drain_seconds": -1.0}, "limit drain_seconds: expected at least 0, got -1"),
+        ({"deadline_seconds": float("inf")}, "deadline_seconds: expected at most"),
+        ({"body_seconds": 1e308}, "limit body_seconds: expected at most"),
     ],
 )
 def test_limits_that_cannot_work_are_refused(limits, message):

@@ -13,7 +13,12 @@ from robustscanner_jax.data.pipeline import DEVICE_KEYS, fake_batch
 from robustscanner_jax.losses import token_cross_entropy
 from robustscanner_jax.models.normalise import normalise
 from robustscanner_jax.optim import make_optimizer
-from robustscanner_jax.steps import TrainState, create_state, train_step
+from robustscanner_jax.steps import (
+    TrainState,
+    average_decay,
+    create_state,
+    train_step,
+)
 
 MODEL = small_model()
 RATE = 1e-3
@@ -111,15 +116,24 @@ def test_the_first_update_moves_no_parameter_further_than_the_learning_rate():
 def test_the_average_follows_its_formula():
     states, _ = learned()
     expected = jax.tree.map(np.asarray, states[0].params)
-    for state in states[1:]:
+    for n, state in enumerate(states[1:]):
+        decay = min(EMA, (1 + n) / (10 + n))
         expected = jax.tree.map(
-            lambda old, new: EMA * old + (1 - EMA) * np.asarray(new),
+            lambda old, new, decay=decay: decay * old + (1 - decay) * np.asarray(new),
             expected,
             state.params,
         )
     close = functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-6)
     jax.tree.map(close, states[-1].ema_params, expected)
     assert states[-1].variables["params"] is states[-1].ema_params
+
+
+def test_a_long_average_forgets_the_random_start_within_twenty_updates():
+    left = 1.0  # share of the start
+    for n in range(20):
+        left *= float(average_decay(jnp.int32(n), 0.9999))
+    assert left < 1e-5
+    assert float(average_decay(jnp.int32(10**6), 0.9999)) == pytest.approx(0.9999)
 
 
 def test_without_an_average_evaluation_uses_the_parameters():

@@ -126,6 +126,14 @@ def test_the_command_changes_settings_and_prints_the_folder(tmp_path, capsys):
     reader.close()
 
 
+def test_the_dataset_may_lie_in_the_home_folder(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    command.main(["--output=~/words", "--count=1", "--preset=easy", "--processes=1"])
+    assert read_index(tmp_path / "words")["count"] == 1
+    assert str(tmp_path / "words") in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

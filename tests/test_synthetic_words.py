@@ -1,6 +1,7 @@
 """What rendered pictures say."""
 
 import collections
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -153,6 +154,37 @@ def test_a_word_list_is_read_from_the_file_that_the_environment_names(
     monkeypatch.setenv(WORDS_VARIABLE, str(tmp_path / "none"))
     with pytest.raises(FileNotFoundError, match=r"word list: .*none does not exist"):
         load_vocabulary(options)
+
+
+def test_words_outside_the_charset_are_left_out_with_one_warning(
+    tmp_path, caplog, options
+):
+    path = tmp_path / "words.tsv"
+    lines = "house\t0.1\ncaf\u00e9\t0.5\ntwo words\nriver\t0.01\n\u20ac\tx\nsea\n"
+    path.write_bytes(b"\xef\xbb\xbf" + lines.encode() + b"caf\xe9\n\n")
+    named = SimpleNamespace(**vars(options) | {"file": str(path)})
+    for _ in range(2):
+        assert load_vocabulary(named).words == ["house", "river", "sea"]
+    (warning,) = caplog.messages
+    assert "words.tsv: 4 words left out" in warning and "'caf\u00e9'" in warning
+
+
+def test_a_good_list_gives_the_words_of_always(tmp_path, options):
+    path = tmp_path / "words.tsv"
+    path.write_text("".join(f"{word}\t{f!r}\n" for word, f in LIST))
+    named = SimpleNamespace(**vars(options) | {"file": str(path)})
+    read = draw_many(load_vocabulary(named), options, 300)
+    assert read == draw_many(Vocabulary(LIST, options), options, 300)
+
+
+@pytest.mark.parametrize("frequency", ["0,5", "many", "-1", "nan", "inf", "0.5\t1"])
+def test_a_bad_frequency_is_named_with_its_line(tmp_path, options, frequency):
+    path = tmp_path / "words.tsv"
+    path.write_text(f"house\t0.1\nriver\t{frequency}\n")
+    named = SimpleNamespace(**vars(options) | {"file": str(path)})
+    message = r"words\.tsv, line 2: expected a word, .* such as 0\.5, got 'river"
+    with pytest.raises(ValueError, match=message):
+        load_vocabulary(named)
 
 
 def test_a_list_without_a_usable_word_is_refused(options):

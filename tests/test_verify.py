@@ -1,7 +1,12 @@
 """The data doctor: what it finds, and when it says that training would suffer."""
 
 import json
+import os
 import re
+import signal
+import subprocess
+import sys
+import time
 
 import cv2
 import numpy as np
@@ -10,10 +15,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from pictures import png, write_list, write_lmdb, written
+from test_convert import REPOSITORY, alive, children
 
 from data_prep import verify as command
 from data_prep.diagnosis import Tolerance
-from data_prep.examine import compared_label
+from data_prep.examine import compared_label, examine
 from data_prep.overlap import (
     NEAR_BITS,
     differing_bits,
@@ -136,6 +142,67 @@ def test_workers_change_nothing(tmp_path, monkeypatch):
         entry.pop("reading_speed")
     assert found[0] == found[1]
     assert found[0]["duplicates"]["same_bytes"] == 1
+
+
+class KillsItsReader:
+    name = "deadly"
+
+    def __len__(self):
+        return 2
+
+    def __getitem__(self, index):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_worker_that_is_killed_ends_the_look_with_one_sentence(monkeypatch):
+    monkeypatch.setattr("data_prep.examine._CHUNK", 1)
+    with pytest.raises(OSError, match=r"^deadly: a worker process was killed.*fewer"):
+        examine(KillsItsReader(), charset="abc", processes=2)
+
+
+def is_being_read(pipe):
+    try:
+        os.close(os.open(pipe, os.O_WRONLY | os.O_NONBLOCK))
+    except OSError:
+        return False
+    return True
+
+
+ONE_RECORD_A_CHUNK = """
+import sys
+from data_prep import examine, verify
+examine._CHUNK = 1
+verify.main(sys.argv[1:])
+"""
+
+
+def test_a_command_that_is_ended_leaves_no_worker(tmp_path):
+    path = write_list(tmp_path / "a", clean(3))
+    pipe = tmp_path / "a" / "0001.img"  # which a worker waits for while it is empty
+    pipe.unlink()
+    os.mkfifo(pipe)
+    run = [sys.executable, "-c", ONE_RECORD_A_CHUNK, str(path), "--processes=2"]
+    process = subprocess.Popen(run, cwd=REPOSITORY)
+    deadline = time.monotonic() + 60
+    while not is_being_read(pipe) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    workers = children(process.pid)
+    process.send_signal(signal.SIGTERM)
+    process.wait()
+    assert len(workers) >= 2
+    while any(map(alive, workers)) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    left = [worker for worker in workers if alive(worker)]
+    for worker in left:
+        os.kill(worker, signal.SIGKILL)
+    assert not left
+
+
+def test_the_findings_may_lie_in_the_home_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    verify([write_list(tmp_path / "a", clean(1))], output="~/doctor")
+    assert (tmp_path / "doctor" / "verify.json").is_file()
 
 
 def test_the_command_ends_with_one_when_training_would_suffer(tmp_path, capsys):

@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 import cv2
 import numpy as np
 
-from data_prep import checks
+from data_prep import checks, input_digest
 from data_prep.checks import Dropped
 from robustscanner_jax.data.images import decode_image
 from robustscanner_jax.data.records import Record
@@ -64,6 +64,14 @@ class Reader(abc.ABC):
     @abc.abstractmethod
     def read(self, entry: Any) -> Iterable[Record | Dropped]:
         """Returns the records of one entry."""
+
+    @abc.abstractmethod
+    def annotations(self) -> list[Path]:
+        """Returns the files that say which images and labels this split has."""
+
+    def digest(self) -> str:
+        """Returns a digest of the annotations, not of the images."""
+        return input_digest.of_files(self.annotations(), self.root)
 
     def find(self, *candidates: str) -> Path:
         """Returns the first of some paths below `root` that exists."""

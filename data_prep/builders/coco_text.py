@@ -31,9 +31,13 @@ class CocoTextV1(Reader):
     SPLITS = ("train", "val")
     NEEDS = "COCO-Text-words-trainval.zip unpacked (train_words_gt.txt, train_words/)"
 
+    def annotations(self) -> list[Path]:
+        """Returns the list."""
+        return [self.find(f"{self.split}_words_gt.txt")]
+
     def entries(self) -> Iterator[str]:
         """Yields the lines."""
-        return text_lines(self.find(f"{self.split}_words_gt.txt"))
+        return text_lines(*self.annotations())
 
     def read(self, entry: str) -> list[Record | Dropped]:
         """Returns the record of one line; a label may hold commas."""
@@ -67,9 +71,13 @@ class CocoTextV2(Reader):
     NEEDS = "cocotext.v2.json and the folder train2014 of MS COCO"
     records_per_entry = 2.0
 
+    def annotations(self) -> list[Path]:
+        """Returns the annotation of all splits."""
+        return [self.find("cocotext.v2.json")]
+
     def entries(self) -> Iterator[_Page]:
         """Yields the pages; the annotation is loaded whole."""
-        path = self.find("cocotext.v2.json")
+        (path,) = self.annotations()
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
             pages, words = content["imgs"], content["anns"].items()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import ClassVar
 
 from data_prep.builders.listed import LabelList
@@ -25,11 +26,12 @@ class ICDAR2011(LabelList):
     TEST: ClassVar[str] = "Challenge1_Test_Task3_Images"
     TEST_LIST: ClassVar[str] = "Challenge1_Test_Task3_GT.txt"
 
-    def lists(self) -> tuple[str, ...]:
-        """Returns where the list of this split may lie below the root."""
+    def lists(self) -> list[Path]:
+        """Returns the list of this split."""
         if self.split == "train":
-            return (f"{self.TRAIN}/gt.txt", "train/gt.txt")
-        return (self.TEST_LIST, f"{self.TEST}/{self.TEST_LIST}", "test/gt.txt")
+            return [self.find(f"{self.TRAIN}/gt.txt", "train/gt.txt")]
+        candidates = (self.TEST_LIST, f"{self.TEST}/{self.TEST_LIST}", "test/gt.txt")
+        return [self.find(*candidates)]
 
     def folders(self) -> tuple[str, ...]:
         """Returns the folders below the root that may hold the images."""
@@ -87,6 +89,11 @@ class ICDAR2015(ICDAR2011):
                 ) from None
             listed = frozenset(path.read_text(encoding="utf-8-sig").split())
         object.__setattr__(self, "_listed", listed)
+
+    def annotations(self) -> list[Path]:
+        """Returns the list, and that of the 1,811."""
+        subset = [self.find(IC15_LIST)] if self.split == "test_1811" else []
+        return [*self.lists(), *subset]
 
     def left_out(self, path: str, text: str) -> str:
         """Returns whether a word is not among the 1,811."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,14 +16,18 @@ from robustscanner_jax.data.records import Record
 
 
 class LabelList(Reader):
-    """A list in any format that `labels.py` knows."""
+    """One list or several, in any format that `labels.py` knows."""
 
     LISTS: ClassVar[tuple[str, ...]] = ()  # candidates, below the root
     FOLDERS: ClassVar[tuple[str, ...]] = ("",)  # of the images, below the root
 
+    def annotations(self) -> list[Path]:
+        """Returns the lists."""
+        return self.lists()
+
     def entries(self) -> Iterator[Labelled]:
         """Yields (path, text), or why a line gives none."""
-        return list_labels(self.find(*self.lists()))
+        return itertools.chain.from_iterable(map(list_labels, self.lists()))
 
     def read(self, entry: Labelled) -> list[Record | Dropped]:
         """Returns the record of one line."""
@@ -37,9 +42,9 @@ class LabelList(Reader):
         """Returns why the subset of this split leaves a word out, or nothing."""
         return ""
 
-    def lists(self) -> tuple[str, ...]:
-        """Returns where the list of this split may lie below the root."""
-        return self.LISTS
+    def lists(self) -> list[Path]:
+        """Returns the lists of this split, in the order of its words."""
+        return [self.find(*self.LISTS)]
 
     def folders(self) -> tuple[str, ...]:
         """Returns the folders below the root that may hold the images."""

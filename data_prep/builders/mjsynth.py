@@ -26,9 +26,15 @@ class MJSynth(Reader):
     SPLITS = ("train", "val", "test", "all")
     NEEDS = "mjsynth.tar.gz unpacked (annotation_train.txt and the folders beside it)"
 
+    def annotations(self) -> list[Path]:
+        """Returns the list."""
+        part = "" if self.split == "all" else f"_{self.split}"
+        candidates = (os.path.join(f, f"annotation{part}.txt") for f in _FOLDERS)
+        return [self.find(*candidates)]
+
     def entries(self) -> Iterator[str]:
         """Yields the lines of the annotation."""
-        return map(str.strip, text_lines(self._list()))
+        return map(str.strip, text_lines(*self.annotations()))
 
     def read(self, entry: str) -> list[Record | Dropped]:
         """Returns the record of one line."""
@@ -38,8 +44,5 @@ class MJSynth(Reader):
         if len(fields) != 3:
             detail = f"expected NUMBER_label_INDEX.jpg INDEX, got {entry[:80]!r}"
             return [Dropped(path, checks.UNREADABLE_RECORD, detail)]
-        return [read_image(self._list().parent, path, fields[1])]
-
-    def _list(self) -> Path:
-        part = "" if self.split == "all" else f"_{self.split}"
-        return self.find(*(os.path.join(f, f"annotation{part}.txt") for f in _FOLDERS))
+        (annotation,) = self.annotations()
+        return [read_image(annotation.parent, path, fields[1])]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
 from xml.etree import ElementTree
 
 from data_prep import checks
@@ -21,6 +22,10 @@ class IIIT5K(Reader):
     SPLITS = ("train", "test")
     NEEDS = "IIIT5K-Word_V3.0.tar.gz unpacked (traindata.mat, or trainCharBound.mat)"
 
+    def annotations(self) -> list[Path]:
+        """Returns the table."""
+        return [self.find(f"{self.split}data.mat", f"{self.split}CharBound.mat")]
+
     def entries(self) -> Iterator[tuple[str, str]]:
         """Yields (path, text)."""
         try:
@@ -29,7 +34,7 @@ class IIIT5K(Reader):
             raise ValueError(
                 f"{self.root}: reading IIIT5K needs a package: pip install scipy"
             ) from None
-        path = self.find(f"{self.split}data.mat", f"{self.split}CharBound.mat")
+        (path,) = self.annotations()
         try:
             content = loadmat(os.fspath(path))
             rows = content[path.stem].reshape(-1)
@@ -55,9 +60,13 @@ class SVT(Reader):
     SPLITS = ("train", "test")
     NEEDS = "svt.zip unpacked (train.xml, test.xml and img/)"
 
+    def annotations(self) -> list[Path]:
+        """Returns the XML."""
+        return [self.find(f"{self.split}.xml", f"svt1/{self.split}.xml")]
+
     def entries(self) -> Iterator[tuple[str, list[tuple[tuple[float, ...], str]]]]:
         """Yields (page, its boxes (x, y, w, h) with their words)."""
-        path = self.find(f"{self.split}.xml", f"svt1/{self.split}.xml")
+        (path,) = self.annotations()
         try:
             for page in ElementTree.parse(path).getroot().iter("image"):
                 words = [
@@ -78,8 +87,8 @@ class SVT(Reader):
     ) -> Iterator[Record | Dropped]:
         """Yields the words of one page. A box beyond its edge is cut there."""
         name, words = entry
-        folder = self.find(f"{self.split}.xml", f"svt1/{self.split}.xml").parent
-        page = decode_page(folder / name, name)
+        (path,) = self.annotations()
+        page = decode_page(path.parent / name, name)
         for i, ((x, y, w, h), text) in enumerate(words):
             record_id = f"{name}#{i}"
             if isinstance(page, Dropped):
@@ -111,9 +120,13 @@ class CUTE80(Reader):
     SPLITS = ("test",)
     NEEDS = "the folder timage and gt.txt"
 
+    def annotations(self) -> list[Path]:
+        """Returns the list."""
+        return [self.find("gt.txt", "labels.txt", "timage/gt.txt")]
+
     def entries(self) -> Iterator[str]:
         """Yields the lines."""
-        return text_lines(self.find("gt.txt", "labels.txt", "timage/gt.txt"))
+        return text_lines(*self.annotations())
 
     def read(self, entry: str) -> list[Record | Dropped]:
         """Returns the record of one line."""

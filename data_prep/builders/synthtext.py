@@ -27,9 +27,13 @@ class SynthText(Reader):
     NEEDS = "SynthText.zip unpacked (gt.mat and the folders 1 to 200)"
     records_per_entry = 8.0
 
+    def annotations(self) -> list[Path]:
+        """Returns the table."""
+        return [self.find("gt.mat", "SynthText/gt.mat")]
+
     def entries(self) -> Iterator[tuple[str, np.ndarray, list[str]]]:
         """Yields (page, corners `[2, 4, n]` or `[2, 4]`, strings) of each page."""
-        path = self.find("gt.mat", "SynthText/gt.mat")
+        (path,) = self.annotations()
         columns = [stream_cells(path, key) for key in ("imnames", "wordBB", "txt")]
         for names, corners, strings in zip(*columns, strict=True):
             yield names[0], np.asarray(corners, np.float32), list(strings)
@@ -42,8 +46,8 @@ class SynthText(Reader):
         if corners.shape[2] != len(words):
             detail = f"{corners.shape[2]} boxes, {len(words)} words: {words[:8]}"
             return [Dropped(name, checks.COUNT_MISMATCH, detail)]
-        root = self.find("gt.mat", "SynthText/gt.mat").parent
-        page = decode_page(Path(root, name), name)
+        (table,) = self.annotations()
+        page = decode_page(table.parent / name, name)
         if isinstance(page, Dropped):
             return [page]
         return [

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterator
 from pathlib import Path
 
 from data_prep.builders.listed import LabelList
-from data_prep.inputs import Labelled, list_labels
 
 LEVELS = ("easy", "medium", "hard", "normal", "challenging")
 _FILTERED = "filter_jsonl_mmocr0.x/filter_train_{}.jsonl"
@@ -31,11 +28,8 @@ class Union14ML(LabelList):
     )
     FOLDERS = ("", "full_images")
 
-    def entries(self) -> Iterator[Labelled]:
-        """Yields (path, text), or why a line gives none."""
-        return itertools.chain.from_iterable(map(list_labels, self._lists()))
-
-    def _lists(self) -> list[Path]:
+    def lists(self) -> list[Path]:
+        """Returns a list for each level of the split."""
         level = self.split.removesuffix("_unfiltered")
         if level == "val":
             names = ("mmocr-0.x/val_annos.jsonl", "mmocr1.0.x/val_annos.json")
@@ -66,16 +60,14 @@ class Union14MBenchmark(LabelList):
     )
     NEEDS = "Union14M-Benchmarks unpacked (a folder for each set)"
 
-    def entries(self) -> Iterator[Labelled]:
-        """Yields (path, text), or why a line gives none."""
-        return list_labels(self._list())
+    def lists(self) -> list[Path]:
+        """Returns the list of the set."""
+        names = ("annotation.jsonl", "annotation.json")
+        places = ("", "Union14M-Benchmarks/")
+        found = self.find(*(f"{p}{self.split}/{n}" for p in places for n in names))
+        return [found]
 
     def folders(self) -> tuple[str, ...]:
         """Returns the set's own folder, the one inside it and those around it."""
-        inside = self._list().parent.relative_to(self.root)
+        inside = self.lists()[0].parent.relative_to(self.root)
         return (str(inside), str(inside / "imgs"), "", str(inside.parent))
-
-    def _list(self) -> Path:
-        names = ("annotation.jsonl", "annotation.json")
-        places = ("", "Union14M-Benchmarks/")
-        return self.find(*(f"{p}{self.split}/{name}" for p in places for name in names))

@@ -82,7 +82,8 @@ def _write_whole(path: Path, data: bytes) -> None:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Writes the bundle and prints its size."""
     parser = argparse.ArgumentParser(
-        description="Packs fonts and words into one folder."
+        prog="python -m data_prep.synthetic.bundle",
+        description="Packs fonts and words into one folder.",
     )
     parser.add_argument("--output", required=True, help="folder to write")
     flags = parser.parse_args(arguments)

@@ -68,7 +68,7 @@ def synthesize(
             raise ValueError(f"{name}: expected at least {least}, got {value}")
     if beam_output is not None and beam is None:
         raise ValueError("beam_output: expected options of a pipeline in beam as well")
-    output = Path(os.path.abspath(output))
+    output = Path(os.path.abspath(os.path.expanduser(output)))
     if render_settings is None:
         render_settings = presets.get_settings(preset)
     renderer = WordRenderer(render_settings, seed=seed, split=split)

@@ -25,7 +25,8 @@ from data_prep.synthetic.words import PUNCTUATION
 
 FONTS_VARIABLE = "ROBUSTSCANNER_FONTS"
 INSTALL_HINT = (
-    "install them with `pip install robustscanner-jax[fonts]`, or set "
+    "install them with `pip install -r data_prep/fonts_default.txt` or `pip install "
+    "'.[fonts]'` in a clone, or set "
     f"{FONTS_VARIABLE} to a folder that holds the .ttf files"
 )
 _CATALOGUE = Path(__file__).parent / "fonts_catalogue.tsv"

@@ -225,7 +225,9 @@ def write_sheets(
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Writes the sheets and prints their paths."""
-    parser = argparse.ArgumentParser(description="Draws contact sheets.")
+    parser = argparse.ArgumentParser(
+        prog="python -m data_prep.synthetic.sheet", description="Draws contact sheets."
+    )
     parser.add_argument("--output", required=True, help="folder for the PNGs")
     parser.add_argument("--preset", default="full", choices=presets.PRESETS)
     parser.add_argument("--seed", type=int, default=0, help="of the generator")

@@ -164,7 +164,8 @@ def plot(
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measures both, prints the table and writes the plot."""
     parser = argparse.ArgumentParser(
-        description="Compares rendered words with real crops."
+        prog="python -m data_prep.synthetic.statistics",
+        description="Compares rendered words with real crops.",
     )
     parser.add_argument("--real", required=True, help="list of real crops")
     parser.add_argument("--output", default="statistics.png", help="plot to write")

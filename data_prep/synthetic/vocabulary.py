@@ -4,6 +4,8 @@ import bisect
 import codecs
 import functools
 import itertools
+import logging
+import math
 import os
 import re
 from collections.abc import Iterable
@@ -12,6 +14,8 @@ from types import SimpleNamespace
 
 from data_prep.synthetic.dice import Dice
 from robustscanner_jax.charset import DICT90
+
+logger = logging.getLogger(__name__)
 
 WORDS_VARIABLE = "ROBUSTSCANNER_WORDS"
 
@@ -59,6 +63,7 @@ def load_vocabulary(settings: SimpleNamespace) -> Vocabulary:
 
     Raises:
       FileNotFoundError: the named file does not exist.
+      ValueError: a frequency is none, or no word may be drawn.
       ModuleNotFoundError: no file is named and wordfreq is not installed.
     """
     named = settings.file or os.environ.get(WORDS_VARIABLE, "")
@@ -67,11 +72,45 @@ def load_vocabulary(settings: SimpleNamespace) -> Vocabulary:
         raise FileNotFoundError(f"word list: {path} does not exist")
     if not path.is_file():
         write_word_list(path, settings.count)
-    pairs = []
-    for line in path.read_text().splitlines():
-        word, _, frequency = line.partition("\t")
-        pairs.append((word, float(frequency or 1.0)))
-    return Vocabulary(pairs, settings)
+    return Vocabulary(_read_word_list(path), settings)
+
+
+def _read_word_list(path: Path) -> list[tuple[str, float]]:
+    """Returns (word, frequency) of each line whose word is of the charset alone."""
+    pairs, dropped, known = [], [], frozenset(DICT90)
+    # What is no UTF-8 becomes a character that no word may hold.
+    with open(path, encoding="utf-8-sig", errors="replace") as lines:
+        for number, line in enumerate(lines, start=1):
+            word, _, frequency = line.rstrip("\n").partition("\t")
+            if not known.issuperset(word):
+                dropped.append(word)
+                continue
+            try:
+                pairs.append((word, _frequency(frequency)))
+            except ValueError:
+                raise ValueError(
+                    f"word list {path}, line {number}: expected a word, or a word, a "
+                    f"tab and a frequency such as 0.5, got {line[:80]!r}"
+                ) from None
+    if dropped:
+        _warn_of_dropped(path, len(dropped), dropped[0])
+    return pairs
+
+
+def _frequency(text: str) -> float:
+    value = float(text or 1.0)
+    if not 0.0 <= value < math.inf:
+        raise ValueError(f"expected a number of 0 or more, got {text!r}")
+    return value
+
+
+@functools.cache  # one warning a process, however often the list is read
+def _warn_of_dropped(path: Path, count: int, first: str) -> None:
+    logger.warning(
+        "word list %s: %d words left out that hold a character outside the charset, "
+        "such as %r",
+        *(path, count, first),
+    )
 
 
 def write_word_list(path: Path, count: int) -> None:

@@ -159,7 +159,7 @@ def open_image_folder(folder: str, name: str) -> FileSource:
     Raises `ValueError` where the names hold no label: no underscore, only numbers, or
     the same word everywhere (`word_1.png`, `word_2.png`).
     """
-    files = sorted(_image_files(folder))
+    files = sorted(image_files(folder))
     stems = [os.path.splitext(os.path.basename(path))[0] for path in files]
     advice = "list the labels in a labels.tsv with lines of path TAB label"
     for path, stem in zip(files, stems, strict=True):
@@ -185,10 +185,10 @@ def open_image_folder(folder: str, name: str) -> FileSource:
 
 def has_images(folder: str) -> bool:
     """Returns whether there is an image file in `folder` or below it."""
-    return next(_image_files(folder), None) is not None
+    return next(image_files(folder), None) is not None
 
 
-def _image_files(folder: str) -> Iterator[str]:
+def image_files(folder: str) -> Iterator[str]:
     """Yields the paths of image files, relative to `folder`, in no order."""
     for parent, _, names in os.walk(folder):
         for name in names:

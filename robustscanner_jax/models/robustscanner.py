@@ -106,7 +106,8 @@ class RobustScanner(nn.Module):
             self.kernel_gradient,
         )
         self.fusion = DynamicFusion(self.dtype)
-        self.classifier = nn.Dense(self.num_classes, dtype=self.dtype)
+        # Not rounded: its products are few, and probabilities come from its sums.
+        self.classifier = nn.Dense(self.num_classes, dtype=wide(self.dtype))
 
     def _encode(
         self, image: Float[Array, "b h w 3"], width: Real[Array, "b"], *, train: bool
@@ -149,11 +150,16 @@ class RobustScanner(nn.Module):
     def _fuse(
         self, hybrid: Float[Array, "b t v"], position: Float[Array, "b t v"]
     ) -> Float[Array, "b t v"]:
+        return self.fusion(*self._switched(hybrid, position))
+
+    def _switched(
+        self, hybrid: Float[Array, "b t v"], position: Float[Array, "b t v"]
+    ) -> tuple[Float[Array, "b t v"], Float[Array, "b t v"]]:
         if not self.use_hybrid:
             hybrid = jnp.zeros_like(hybrid)
         if not self.use_position:
             position = jnp.zeros_like(position)
-        return self.fusion(hybrid, position)
+        return hybrid, position
 
     def __call__(
         self,
@@ -184,7 +190,7 @@ class RobustScanner(nn.Module):
         hybrid_glimpses, _ = self._glimpse(encoded, self.hybrid(tokens))
         position_glimpses = encoded.position_glimpses[:, : tokens.shape[1]]
         fused = self._fuse(hybrid_glimpses, position_glimpses)
-        return self.classifier(fused).astype(wide(self.dtype))
+        return self.classifier(fused)
 
     def initial_carry(self, b: BatchSize) -> Carry:
         """Returns the decoder's state before the first character."""
@@ -202,7 +208,7 @@ class RobustScanner(nn.Module):
         hybrid_glimpse, _ = self._glimpse(encoded, query[:, None, :])
         position_glimpse = jnp.take(encoded.position_glimpses, index, axis=1)
         fused = self._fuse(hybrid_glimpse, position_glimpse[:, None, :])
-        return carry, self.classifier(fused)[:, 0].astype(wide(self.dtype))
+        return carry, self.classifier(fused)[:, 0]
 
     def explain(
         self,
@@ -225,5 +231,5 @@ class RobustScanner(nn.Module):
         return Explanation(
             hybrid_weights.reshape(shape),
             position_weights[:, :t].reshape(shape),
-            self.fusion.position_share(hybrid, position),
+            self.fusion.position_share(*self._switched(hybrid, position)),
         )

@@ -94,6 +94,11 @@ def examine(
         steps = golden["target_padded"].shape[1]
         if steps == imported.model.max_len:
             measured = deviations(kind, imported, golden)
+            if not measured:
+                findings.problems.append(
+                    f"golden file {golden_path}: it holds inputs alone, nothing to "
+                    "compare with"
+                )
             largest = {d.stage: d.largest for d in measured}
             if largest.get("greedy_text") and not largest["greedy_tokens"]:
                 findings.problems.append(

@@ -11,39 +11,69 @@ import dataclasses
 import logging
 import os
 import sys
+from typing import get_args
 
-from robustscanner_jax.backends import optional
+from robustscanner_jax.backends import Backend, optional
 from robustscanner_jax.inference import PRECISIONS, load_artefact
 from robustscanner_jax.serving.limits import Limits
 
 TOKEN_VARIABLE = "ROBUSTSCANNER_TOKEN"
 PACKAGES = ("starlette", "uvicorn", "prometheus_client", "python_multipart")
+LIMITS = dataclasses.fields(Limits)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m robustscanner_jax.serving",
+        description="Serves an exported network over HTTP.",
+        epilog="The token that clients must send, if any, comes from the environment "
+        f"variable {TOKEN_VARIABLE}.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    add = parser.add_argument
+    # SUPPRESS: the help would show None as its default.
+    add("--model", required=True, default=argparse.SUPPRESS, help="folder of an export")
+    add("--host", default="127.0.0.1", help="only this machine reaches the default")
+    add("--port", type=int, default=8000, help="0 takes a free one")
+    add(
+        "--backend",
+        default="auto",
+        choices=("auto", *get_args(Backend)),
+        help="what computes; auto takes openvino where it is installed, else "
+        "onnxruntime, and jax for an export in format stablehlo",
+    )
+    add(
+        "--precision",
+        default="float32",
+        choices=PRECISIONS,
+        help="bfloat16 is faster on some processors, with openvino, and not exact",
+    )
+    add("--threads", type=int, default=0, help="0: every core that the process may use")
+    add("--batch-size", type=int, default=16, help="most images computed together")
+    for field in LIMITS:
+        add(
+            "--" + field.name.replace("_", "-"),
+            type=type(field.default),
+            default=field.default,
+            help=field.metadata["help"],
+        )
+    return parser
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Serves until SIGTERM; returns 0, or 1 after an error in one sentence."""
-    parser = argparse.ArgumentParser(prog="python -m robustscanner_jax.serving")
-    parser.add_argument("--model", required=True, help="folder of an export")
-    parser.add_argument("--host", default="127.0.0.1")
-    parser.add_argument("--port", type=int, default=8000)
-    parser.add_argument("--backend", default="auto")
-    parser.add_argument("--precision", default="float32", choices=PRECISIONS)
-    parser.add_argument("--threads", type=int, default=0, help="0: every core")
-    parser.add_argument("--batch-size", type=int, default=16)
-    for field in dataclasses.fields(Limits):
-        flag = "--" + field.name.replace("_", "-")
-        parser.add_argument(flag, type=type(field.default), default=field.default)
-    given = vars(parser.parse_args(arguments))
+    given = vars(_parser().parse_args(arguments))
     logging.basicConfig(
         level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s"
     )
-    names = [field.name for field in dataclasses.fields(Limits)]
     try:
         for package in PACKAGES:
             optional(package, "serving")
         from robustscanner_jax.serving.server import run_server
 
-        limits = Limits(**{name: given[name] for name in names})
+        limits = Limits(**{field.name: given[field.name] for field in LIMITS})
+        if given["threads"] < 0:
+            raise ValueError(f"--threads: expected at least 0, got {given['threads']}")
         reader = load_artefact(
             given["model"],
             given["backend"],

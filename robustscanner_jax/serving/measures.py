@@ -19,7 +19,10 @@ class Measures:
             )
 
         self.requests = make(
-            Counter, "requests", "Answers of /read, by status.", labelnames=["status"]
+            Counter,
+            "requests",
+            "Answers of /read and /explain, by status.",
+            labelnames=["status"],
         )
         self.images = make(
             Counter, "images", "Images of requests, by result.", labelnames=["result"]
@@ -39,6 +42,11 @@ class Measures:
         self.capacity = make(
             Gauge, "queue_capacity_images", "Images that may be admitted."
         )
+
+    def count_images(self, *, read: int, unreadable: int) -> None:
+        """Counts the images of one answer."""
+        self.images.labels("read").inc(read)
+        self.images.labels("unreadable").inc(unreadable)
 
     def text(self) -> bytes:
         """Returns everything in Prometheus' text format."""

@@ -61,6 +61,7 @@ def _refusals(limits: Limits) -> dict[str, str]:
         "413": f"more than {limits.body_bytes:,} bytes or {limits.images} images",
         "415": "another Content-Type",
         "422": "no image of the request can be read",
+        "500": "the network or the service failed; its log says why",
         "503": "full, warming up or stopping; Retry-After says when to come back",
         "504": f"no answer within {limits.deadline_seconds:g} seconds",
     }
@@ -74,7 +75,7 @@ def _operation(summary: str, answer: Any, limits: Limits) -> dict[str, Any]:
         }
     }
     for status, text in _refusals(limits).items():
-        schema = ANSWER if status == "422" else ERROR
+        schema = {"anyOf": [ANSWER, ERROR]} if status in ("422", "500") else ERROR
         content = {"application/json": {"schema": schema}}
         responses[status] = {"description": text, "content": content}
     body = {"required": True, "content": BODY}

@@ -1,5 +1,6 @@
 """The body of a request becomes the files of images; every refusal has a status."""
 
+import asyncio
 import base64
 import binascii
 import json
@@ -9,6 +10,8 @@ from typing import Any
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse
+from starlette.types import Message, Receive, Scope, Send
 
 from robustscanner_jax.serving.limits import Limits
 
@@ -27,6 +30,53 @@ class Refused(Exception):
 
 # The rest of a body that is not read must not hold the connection.
 CLOSE = {"Connection": "close"}
+RETRY = {"Retry-After": "1"}
+# How long the rest of the body of a refused request is read.
+REST_SECONDS = 2.0
+
+
+class Refusal(JSONResponse):
+    """The answer to a refused request: sent at once, then the body's rest is read.
+
+    A connection that is closed with bytes unread is reset, and a client that still
+    sends its body would see the reset and not the answer.
+
+    Args:
+      refused: status and sentence.
+      request: whose body may not have been read to its end.
+      rest_bytes: most of it that are read; then, and after `REST_SECONDS`, the client
+        is cut.
+    """
+
+    def __init__(self, refused: Refused, request: Request, *, rest_bytes: int):
+        fields = {"error": str(refused)}
+        super().__init__(fields, refused.status, headers=refused.headers)
+        self._request = request
+        self._rest_bytes = rest_bytes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Sends; the last message, an empty one, waits for the rest of the body."""
+
+        async def send_unfinished(message: Message) -> None:
+            if message["type"] == "http.response.body":
+                message = {**message, "more_body": True}
+            await send(message)
+
+        await super().__call__(scope, receive, send_unfinished)
+        await self._discard_rest()
+        await send({"type": "http.response.body"})
+
+    async def _discard_rest(self) -> None:
+        left = self._rest_bytes
+        try:
+            async with asyncio.timeout(REST_SECONDS):
+                async for chunk in self._request.stream():
+                    left -= len(chunk)
+                    if left < 0:
+                        return
+        # RuntimeError: the stream was read to its end before.
+        except (TimeoutError, ClientDisconnect, RuntimeError):
+            return
 
 
 async def read_body(request: Request, limit: int) -> bytes:
@@ -36,16 +86,16 @@ async def read_body(request: Request, limit: int) -> bytes:
       Refused: 413 for a longer one, as soon as its declared length or what came says
         so; 400 where the client went away.
     """
-    too_long = Refused(413, f"the body is longer than {limit:,} bytes", **CLOSE)
+    too_long = f"the body is longer than {limit:,} bytes"
     declared = request.headers.get("content-length", "")
     if declared.isdecimal() and int(declared[:20]) > limit:
-        raise too_long
+        raise Refused(413, too_long, **CLOSE)
     body = bytearray()
     try:
         async for chunk in request.stream():
             body += chunk
             if len(body) > limit:
-                raise too_long
+                raise Refused(413, too_long, **CLOSE)
     except ClientDisconnect:
         raise Refused(400, "the client closed the connection") from None
     return bytes(body)
@@ -63,7 +113,7 @@ def images_of(content_type: str, body: bytes, limits: Limits) -> list[bytes]:
     """
     kind = content_type.partition(";")[0].strip().lower()
     if kind == "application/json":
-        images = _from_json(body)
+        images = _from_json(body, limits)
     elif kind == "multipart/form-data":
         images = _from_form(content_type, body, limits)
     elif kind == "application/octet-stream" or kind.startswith("image/"):
@@ -76,14 +126,10 @@ def images_of(content_type: str, body: bytes, limits: Limits) -> list[bytes]:
         )
     if not images:
         raise Refused(400, "the request holds no image")
-    if len(images) > limits.images:
-        raise Refused(
-            413, f"{len(images)} images, expected at most {limits.images} a request"
-        )
     return images
 
 
-def _from_json(body: bytes) -> list[bytes]:
+def _from_json(body: bytes, limits: Limits) -> list[bytes]:
     try:
         fields = json.loads(body)
     except (ValueError, RecursionError):
@@ -93,6 +139,10 @@ def _from_json(body: bytes) -> list[bytes]:
     images = [fields["image"]] if "image" in fields else fields.get("images")
     if not isinstance(images, list):
         raise Refused(400, 'expected {"image": BASE64} or {"images": [BASE64, ...]}')
+    if len(images) > limits.images:
+        raise Refused(
+            413, f"{len(images)} images, expected at most {limits.images} a request"
+        )
     return [_from_base64(number, text) for number, text in enumerate(images)]
 
 

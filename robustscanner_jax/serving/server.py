@@ -1,4 +1,4 @@
-"""The process: sockets, slow clients, signals. `run_server` is the whole of it."""
+"""The process: its socket, its signals, its end. `run_server` is the whole of it."""
 
 import asyncio
 import contextlib
@@ -11,10 +11,10 @@ import time
 from collections.abc import Iterator
 
 import uvicorn
-from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from robustscanner_jax.reading import Reader
 from robustscanner_jax.serving.limits import Limits
+from robustscanner_jax.serving.protocol import BoundedProtocol, most_sockets
 from robustscanner_jax.serving.service import Service
 
 log = logging.getLogger(__name__)
@@ -26,40 +26,6 @@ IDLE_SECONDS = 0.3
 LAST_REQUESTS_SECONDS = 2.0
 
 
-class _Protocol(H11Protocol):
-    """HTTP that cuts clients who do not finish the headers of a request in time.
-
-    Uvicorn bounds only how long a connection may be idle between requests.
-    """
-
-    header_seconds = 5.0
-
-    def connection_made(self, transport):
-        super().connection_made(transport)
-        self._timer = self.loop.call_later(self.header_seconds, self._cut)
-
-    def data_received(self, data: bytes) -> None:
-        super().data_received(data)
-        if self.cycle is not None and not self.cycle.response_complete:
-            self._stop_timer()
-        elif self._timer is None:
-            self._timer = self.loop.call_later(self.header_seconds, self._cut)
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._stop_timer()
-        super().connection_lost(exc)
-
-    def _stop_timer(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-
-    def _cut(self) -> None:
-        self._timer = None
-        if not self.transport.is_closing():
-            self.transport.close()
-
-
 class Server(uvicorn.Server):
     """Uvicorn that drains: it stops taking work before it stops working.
 
@@ -69,18 +35,20 @@ class Server(uvicorn.Server):
 
     def __init__(self, service: Service):
         limits = service.limits
-        timing = {"header_seconds": limits.header_seconds}
+        bounds = {
+            "header_seconds": limits.header_seconds,
+            "sockets": most_sockets(limits.connections),
+        }
         super().__init__(
             uvicorn.Config(
                 service.app(),
                 loop="asyncio",
-                http=type("_TimedProtocol", (_Protocol,), timing),
+                http=type("_Protocol", (BoundedProtocol,), bounds),
                 ws="none",
                 lifespan="on",
                 log_config=None,
                 access_log=False,
                 server_header=False,
-                limit_concurrency=limits.connections,
                 timeout_graceful_shutdown=int(
                     limits.body_seconds + limits.deadline_seconds + 5
                 ),
@@ -168,14 +136,13 @@ def run_server(
       reader: a live `Recognizer`, or what `load_artefact` returns.
       host: address to listen on; only this machine reaches the default.
       port: 0 takes a free one, which the log names.
-      token: what clients must send as `Authorization: Bearer TOKEN`; None or empty
-        lets all in.
+      token: see `Service`.
       limits: bounds on requests and times.
 
     Raises:
-      ValueError: the address cannot be listened on.
+      ValueError: the address cannot be listened on, or no client could send the token.
     """
-    service = Service(reader, limits=limits or Limits(), token=token or None)
+    service = Service(reader, limits=limits or Limits(), token=token)
     with listen(host, port) as listener:
         if host not in LOCAL_HOSTS and not token:
             log.warning("no token: whoever reaches %s may use the service", host)

@@ -2,11 +2,10 @@
 
 import asyncio
 import contextlib
-import hmac
+import functools
 import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -15,18 +14,26 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
-from robustscanner_jax.data.images import decode_image
-from robustscanner_jax.preprocessing import resize_and_pad
 from robustscanner_jax.reading import Reader, Reading
 from robustscanner_jax.serving import openapi, page
-from robustscanner_jax.serving.batching import Batcher, QueueFull, Row
+from robustscanner_jax.serving.access import check_token, clean_token
+from robustscanner_jax.serving.batching import Batcher, QueueFull
+from robustscanner_jax.serving.decoding import Decoders
 from robustscanner_jax.serving.limits import Limits
 from robustscanner_jax.serving.measures import Measures
-from robustscanner_jax.serving.requests import CLOSE, Refused, images_of, read_body
+from robustscanner_jax.serving.requests import (
+    CLOSE,
+    RETRY,
+    Refusal,
+    Refused,
+    images_of,
+    read_body,
+)
 
 log = logging.getLogger(__name__)
 
-RETRY = {"Retry-After": "1"}
+# A longer body is parsed beside the event loop, which it would hold up.
+LONG_BODY = 2**20
 
 
 class Service:
@@ -35,12 +42,16 @@ class Service:
     Args:
       reader: a live `Recognizer`, or what `load_artefact` returns.
       limits: bounds on requests and times.
-      token: what clients must send as `Authorization: Bearer TOKEN`; None lets all in.
+      token: what clients must send as `Authorization: Bearer TOKEN`, white space around
+        it left off; None or empty lets all in.
 
     Attributes:
       ready: warmed up; until then images are refused.
       broken: the warm-up failed; /livez says so.
       draining: stopping; /readyz says so, and connections close after their answer.
+
+    Raises:
+      ValueError: no client could send the token.
     """
 
     def __init__(self, reader: Reader, *, limits: Limits, token: str | None = None):
@@ -56,9 +67,9 @@ class Service:
             measures=self.measures,
         )
         self._reader = reader
-        self._token = token
-        self._held_bytes = 0
-        self._decoders = ThreadPoolExecutor(2, thread_name_prefix="decode")
+        self._token = clean_token(token)
+        self._held_bytes = self._answering = 0
+        self._decoders = Decoders(reader.preprocessing, max_pixels=limits.pixels)
         # Only a live network can show where it looked.
         self._explain = getattr(reader, "explain", None)
 
@@ -97,7 +108,7 @@ class Service:
         warm_up.cancel()
         await asyncio.gather(warm_up, return_exceptions=True)
         await self.batcher.close()
-        self._decoders.shutdown()
+        self._decoders.close()
 
     async def _warm_up(self) -> None:
         """Computes every size of batch once: no request waits for a compiler."""
@@ -140,17 +151,23 @@ class Service:
     def _guarded(
         self, answer: Callable[[Request], Awaitable[Response]]
     ) -> Callable[[Request], Awaitable[Response]]:
-        """Returns the endpoint: refusals become answers, and all are counted."""
+        """Returns the endpoint: whatever happens becomes an answer, and is counted."""
 
         async def endpoint(request: Request) -> Response:
             start = time.perf_counter()
             try:
-                self._check_token(request)
-                response = await answer(request)
-            except Refused as refusal:
-                response = JSONResponse(
-                    {"error": str(refusal)}, refusal.status, headers=refusal.headers
-                )
+                if self._token is not None:
+                    given = request.headers.get("authorization", "")
+                    check_token(self._token, given)
+                with self._answered():
+                    response = await answer(request)
+            except Refused as refused:
+                # Of a body that is too long, as much again as is allowed.
+                rest_bytes = 2 * self.limits.body_bytes
+                response = Refusal(refused, request, rest_bytes=rest_bytes)
+            except Exception:
+                log.exception("a request to %s failed", request.url.path)
+                response = JSONResponse({"error": "the service failed"}, 500)
             if self.draining:
                 response.headers["Connection"] = "close"
             self.measures.requests.labels(response.status_code).inc()
@@ -159,14 +176,17 @@ class Service:
 
         return endpoint
 
-    def _check_token(self, request: Request) -> None:
-        if self._token is None:
-            return
-        given = request.headers.get("authorization", "")
-        expected = f"Bearer {self._token}"
-        if not hmac.compare_digest(given.encode(), expected.encode()):
-            headers = CLOSE | {"WWW-Authenticate": "Bearer"}
-            raise Refused(401, "expected Authorization: Bearer TOKEN", **headers)
+    @contextlib.contextmanager
+    def _answered(self) -> Iterator[None]:
+        """Holds one of the connections whose requests are answered."""
+        if self._answering >= self.limits.connections:
+            message = f"{self._answering} requests are being answered already"
+            raise Refused(503, message, **RETRY, **CLOSE)
+        self._answering += 1
+        try:
+            yield
+        finally:
+            self._answering -= 1
 
     @contextlib.contextmanager
     def _held(self, request: Request) -> Iterator[None]:
@@ -204,8 +224,7 @@ class Service:
             with self._held(request):
                 body = await self._body(request)
                 async with asyncio.timeout(seconds):
-                    kind = request.headers.get("content-type", "")
-                    images = images_of(kind, body, self.limits)
+                    images = await self._images(request, body)
                     with self.batcher.admitted(len(images)):
                         return await answer(images)
         except QueueFull as error:
@@ -213,36 +232,24 @@ class Service:
         except TimeoutError:
             raise Refused(504, f"no answer within {seconds:g} seconds") from None
 
-    async def _rows(self, images: list[bytes]) -> list[Row | str]:
-        loop = asyncio.get_running_loop()
-        waiting = [
-            loop.run_in_executor(self._decoders, self._decode, data) for data in images
-        ]
-        return await asyncio.gather(*waiting)
-
-    def _decode(self, data: bytes) -> Row | str:
-        """Returns a row, or in one sentence why there is none."""
-        try:
-            pixels = decode_image(data, max_pixels=self.limits.pixels)
-            return resize_and_pad(pixels, self._reader.preprocessing)
-        except ValueError as error:
-            return str(error)
-        except Exception as error:  # a decoder's bug costs one image, not the request
-            log.warning("an image could not be decoded: %r", error)
-            return "the image cannot be decoded"
+    async def _images(self, request: Request, body: bytes) -> list[bytes]:
+        kind = request.headers.get("content-type", "")
+        parse = functools.partial(images_of, kind, body, self.limits)
+        return parse() if len(body) < LONG_BODY else await self._decoders.run(parse)
 
     async def _read(self, request: Request) -> Response:
         start = time.perf_counter()
 
         async def answer(images: list[bytes]) -> Response:
-            rows = await self._rows(images)
+            rows = await self._decoders.rows(images)
             good = [row for row in rows if not isinstance(row, str)]
             found = iter(await self.batcher.read(good) if good else [])
             readings = [row if isinstance(row, str) else next(found) for row in rows]
             fields = [_as_fields(reading) for reading in readings]
             unreadable = sum("error" in one for one in fields)
-            self.measures.images.labels("unreadable").inc(unreadable)
-            self.measures.images.labels("read").inc(len(fields) - unreadable)
+            self.measures.count_images(
+                read=len(fields) - unreadable, unreadable=unreadable
+            )
             status = 200
             if unreadable == len(fields):
                 broken = any(isinstance(one, Exception) for one in readings)
@@ -262,10 +269,12 @@ class Service:
             )
 
         async def answer(images: list[bytes]) -> Response:
-            row = (await self._rows(images[:1]))[0]
+            row = (await self._decoders.rows(images[:1]))[0]
             if isinstance(row, str):
+                self.measures.count_images(read=0, unreadable=1)
                 return JSONResponse({"error": row}, 422)
             reading, shown = await self.batcher.in_thread(lambda: explain(row))
+            self.measures.count_images(read=1, unreadable=0)
             maps = {
                 name: np.asarray(getattr(shown, name), np.float64).round(4).tolist()
                 for name in ("hybrid_attention", "position_attention", "position_share")

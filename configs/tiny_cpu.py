@@ -1,13 +1,16 @@
-"""A reader of real words in 97 minutes of two CPU cores: small images first.
+"""The `tiny` that ships, in three hours of two CPU cores: small images first.
 
 Attention is found sooner among easy words, and at a quarter of the pixels an update
-takes a quarter of the time; the second part goes on with larger images.
+takes a quarter of the time; the second and third part go on with larger images.
 
 Run:    python -m robustscanner_jax.main --config=configs/tiny_cpu.py:first \
             --workdir=RUN1
         python -m robustscanner_jax.main --config=configs/tiny_cpu.py:second \
             --config.train.init_weights=RUN1 --workdir=RUN2
-Expect: 65.1 % on real crops after 64 and 33 minutes, see docs/model_card.md
+        python -m robustscanner_jax.main --config=configs/tiny_cpu.py:third \
+            --config.train.init_weights=RUN2 --workdir=RUN3
+Expect: 58.6, 65.1 and 70.1 % on real crops after 64, 33 and 92 minutes, see
+        docs/model_card.md
 """
 
 from ml_collections import ConfigDict

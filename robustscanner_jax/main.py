@@ -18,7 +18,7 @@ from absl import logging as absl_logging
 
 from robustscanner_jax import config as config_lib
 from robustscanner_jax import flags, modes
-from robustscanner_jax.train import TrainingStopped
+from robustscanner_jax.health import TrainingStopped
 
 CACHE_FOLDER = Path(
     os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"), "robustscanner_jax"

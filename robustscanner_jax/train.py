@@ -9,10 +9,11 @@ import jax
 import numpy as np
 
 from robustscanner_jax import config as config_lib
-from robustscanner_jax import distributed, evaluate, flops, partition
+from robustscanner_jax import distributed, evaluate, flops, health, partition
 from robustscanner_jax.checkpoint import Checkpoints, DataPosition, NotSaved
 from robustscanner_jax.data.pipeline import DEVICE_KEYS, training_batches
 from robustscanner_jax.data.rendered import open_named
+from robustscanner_jax.health import TrainingStopped
 from robustscanner_jax.metrics import NothingToScore, protocol_of
 from robustscanner_jax.profiling import ProfiledUpdates
 from robustscanner_jax.recognizer import Recognizer
@@ -25,15 +26,6 @@ from robustscanner_jax.weights import Weights
 logger = logging.getLogger(__name__)
 
 EVALUATION_BATCH = 256
-# Examples seen before the share of unreadable ones means anything.
-MIN_EXAMPLES_FOR_SHARE = 1_000
-# Unreadable ones among the latest, whatever the share that a dataset may have.
-OUTAGE_SHARE = 0.5
-MIN_RECENT_EXAMPLES = 100
-
-
-class TrainingStopped(RuntimeError):
-    """Training cannot go on; the last good checkpoint is in place."""
 
 
 class Preempted(Exception):
@@ -63,7 +55,7 @@ def run(config: config_lib.Config, workdir: Path) -> None:
     try:
         state, position = start(setup, checkpoints)
         _describe(setup, state, sources)
-        _compare_lengths(position, sources)
+        health.compare_lengths(sources, position.lengths)
         with distributed.stop_signals() as signals:
             state = _train(
                 setup, state, position, sources, benchmarks, checkpoints, signals
@@ -86,21 +78,6 @@ def _describe(setup: Setup, state: TrainState, sources: list[Any]) -> None:
         jax.default_backend(),
         ", ".join(f"{s.name} ({len(s):,})" for s in sources),
     )
-
-
-def _compare_lengths(position: DataPosition, sources: list[Any]) -> None:
-    """Warns of data that changed: every epoch's order depends on how many they are."""
-    if not position.lengths:
-        return
-    for source, before in zip(sources, position.lengths, strict=True):
-        if len(source) != before:
-            logger.warning(
-                "source %s had %s examples at the checkpoint and has %s now: its order "
-                "is another, and in this epoch some come twice or not at all",
-                source.name,
-                f"{before:,}",
-                f"{len(source):,}",
-            )
 
 
 def _train(
@@ -145,8 +122,14 @@ def _train(
             if step % train.log_every == 0 or step == last:
                 everywhere = examples.everywhere()
                 log.write(step, interval, everywhere)
-                seen = everywhere.since(resumed), everywhere.since(logged)
-                _check(setup, state, interval, *seen)
+                health.check(
+                    everywhere.since(resumed),
+                    everywhere.since(logged),
+                    interval,
+                    skipped_in_row=int(state.skipped_in_row),
+                    max_skipped=train.max_skipped,
+                    max_bad_share=setup.config.data.max_bad_share,
+                )
                 interval, logged = Interval(clock), everywhere
             if step % train.save_every == 0 or step == last or stop:
                 jax.block_until_ready(metrics)  # its time is no saving
@@ -228,49 +211,6 @@ def _batches(setup: Setup, sources: list[Any], *, start: int) -> Any:
         process_index=jax.process_index(),
         process_count=jax.process_count(),
     )
-
-
-def _check(
-    setup: Setup,
-    state: TrainState,
-    interval: Interval,
-    examples: ExampleCounts,
-    recent: ExampleCounts,
-) -> None:
-    """Raises `TrainingStopped` where going on would hide that something is wrong.
-
-    Args:
-      setup, state: of the run.
-      interval: the updates since the last line of the log.
-      examples: since the run was started or resumed.
-      recent: of the interval.
-    """
-    if not examples.good:
-        raise TrainingStopped(
-            f"all {examples.total} examples were left out: {examples.left_out()}"
-        )
-    limit = setup.config.data.max_bad_share
-    many = examples.total >= MIN_EXAMPLES_FOR_SHARE
-    if many and examples.unreadable > limit * examples.total:
-        raise TrainingStopped(
-            f"{examples.unreadable} of {examples.total} examples are unreadable, more "
-            f"than config.data.max_bad_share={limit:.1%}; the log names them"
-        )
-    skipped = int(state.skipped_in_row)
-    stop = skipped >= setup.config.train.max_skipped
-    outage = recent.unreadable > OUTAGE_SHARE * recent.total
-    empty = interval.without_examples()
-    if (outage and recent.total >= MIN_RECENT_EXAMPLES) or (stop and empty):
-        raise TrainingStopped(
-            f"left out of the last {recent.total} examples: {recent.left_out()}; "
-            f"{empty} of the last {len(interval.metrics)} updates had none that "
-            "counts; is the storage still there? The same command goes on"
-        )
-    if stop:
-        raise TrainingStopped(
-            f"loss or gradient were not finite in {skipped} updates in a row; "
-            "lower config.train.peak_lr, or look at the data"
-        )
 
 
 def _evaluate_on_the_way(

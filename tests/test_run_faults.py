@@ -30,8 +30,9 @@ from training import (
 )
 
 from robustscanner_jax import config as config_lib
-from robustscanner_jax import train
-from robustscanner_jax.train import Preempted, TrainingStopped
+from robustscanner_jax import health, train
+from robustscanner_jax.health import TrainingStopped
+from robustscanner_jax.train import Preempted
 
 
 @pytest.mark.parametrize("stop_at", [slowly(1), 3, slowly(6)])
@@ -137,7 +138,7 @@ def damaged_words(folder):
 
 
 def test_many_unreadable_images_stop_the_run(quick, tmp_path, monkeypatch):
-    monkeypatch.setattr(train, "MIN_EXAMPLES_FOR_SHARE", 24)
+    monkeypatch.setattr(health, "MIN_EXAMPLES_FOR_SHARE", 24)
     labels = damaged_words(tmp_path / "data")
     config = tiny_config(labels)
     with pytest.raises(TrainingStopped) as caught:
@@ -152,7 +153,7 @@ def test_storage_that_goes_away_stops_the_run_before_the_good_checkpoints_are_go
     quick, tmp_path, monkeypatch
 ):
     """The share since the start would stop it much later."""
-    monkeypatch.setattr(train, "MIN_RECENT_EXAMPLES", 16)
+    monkeypatch.setattr(health, "MIN_RECENT_EXAMPLES", 16)
     labels = write_words(tmp_path / "data", TWELVE)
     config = tiny_config(labels, train__steps=40, data__max_bad_share=0.4)
 
@@ -174,7 +175,7 @@ def test_storage_that_goes_away_stops_the_run_before_the_good_checkpoints_are_go
 def test_few_unreadable_images_are_counted_and_the_count_survives_a_resume(
     quick, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(train, "MIN_EXAMPLES_FOR_SHARE", 24)
+    monkeypatch.setattr(health, "MIN_EXAMPLES_FOR_SHARE", 24)
     labels = damaged_words(tmp_path / "data")
     changes = dict(data__max_bad_share=0.2)
     for steps in (2, 6):
@@ -187,7 +188,7 @@ def test_what_an_outage_left_in_a_checkpoint_does_not_stop_the_run_that_goes_on(
     quick, tmp_path, monkeypatch
 ):
     """SIGTERM during the outage saves its counts."""
-    monkeypatch.setattr(train, "MIN_EXAMPLES_FOR_SHARE", 8)
+    monkeypatch.setattr(health, "MIN_EXAMPLES_FOR_SHARE", 8)
     labels = write_words(tmp_path / "data", TWELVE)
     for path in (data := tmp_path / "data").glob("*.png"):
         path.rename(path.with_suffix(".gone"))
@@ -195,7 +196,7 @@ def test_what_an_outage_left_in_a_checkpoint_does_not_stop_the_run_that_goes_on(
         path.rename(path.with_suffix(".png"))
     config = tiny_config(labels, train__steps=2, train__log_every=100)
     with monkeypatch.context() as patched:
-        patched.setattr(train, "_check", lambda *_: None)
+        patched.setattr(health, "check", lambda *_, **__: None)
         train.run(config, tmp_path / "run")
     for path in data.glob("*.gone"):
         path.rename(path.with_suffix(".png"))

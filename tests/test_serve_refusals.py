@@ -25,6 +25,7 @@ from served import (  # noqa: E402
 )
 
 from robustscanner_jax.serving import service as service_module  # noqa: E402
+from robustscanner_jax.serving.decoding import check_scans  # noqa: E402
 from robustscanner_jax.serving.limits import Limits  # noqa: E402
 from robustscanner_jax.serving.requests import images_of  # noqa: E402
 from robustscanner_jax.serving.server import listen  # noqa: E402
@@ -114,12 +115,21 @@ def test_a_jpeg_of_very_many_scans_fails_alone_and_undecoded(client):
     form = [("image", data) for data in (usual, most, progressive(101))]
     *good, bad = client.post("/read", files=form).json()["readings"]
     assert [one["text"] for one in good] == ["a", "a"]
-    assert bad == {"error": "a JPEG of 101 scans, expected at most 100"}
+    assert bad == {"error": "a JPEG of over 100 scans"}
 
 
-def test_the_marker_of_a_scan_means_nothing_in_another_format(client):
-    data = png(10) + b"\xff\xda" * 200
-    assert texts(read(client, data)) == ["a"]
+def test_the_marker_of_a_scan_means_nothing_where_no_decoder_looks(client):
+    """In another format, in a JPEG's metadata, and behind its end: a phone's film."""
+    marks = b"\xff\xda" * 200
+    jpeg = progressive(10)
+    metadata = b"\xff\xe1" + (len(marks) + 2).to_bytes(2) + marks
+    for data in (png(10) + marks, jpeg + marks, jpeg[:2] + metadata + jpeg[2:]):
+        assert texts(read(client, data)) == ["a"]
+
+
+def test_a_jpeg_of_markers_alone_is_refused_at_once():
+    with pytest.raises(ValueError, match="over 10,000 markers"):
+        check_scans(b"\xff\xd8" + b"\xff\x01" * 8_000_000)
 
 
 def test_a_path_is_not_an_image(client):

@@ -3,6 +3,7 @@
 import asyncio
 import functools
 import logging
+import re
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
@@ -15,23 +16,39 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-JPEG = b"\xff\xd8\xff"
-START_OF_SCAN = b"\xff\xda"
 # A progressive JPEG has about ten. Each costs a pass over all pixels, and 36 bytes may
 # be enough for one: of 20 million pixels, 300 take 3.6 s.
 MAX_SCANS = 100
+MAX_MARKERS = 10_000
+
+_JPEG = b"\xff\xd8\xff"
+# Neither a stuffed byte of coded pixels nor a restart within them.
+_MARKER = re.compile(rb"\xff([\x01-\xcf\xd8-\xfe])")
+_TEMPORARY, _START_OF_IMAGE, _END_OF_IMAGE, _START_OF_SCAN = 0x01, 0xD8, 0xD9, 0xDA
 
 
 def check_scans(data: bytes) -> None:
-    """Counts the scans of a JPEG by their marker; other files pass.
+    """Counts the scans of a JPEG up to its end; other files pass.
 
-    Coded pixels hold no marker. Metadata may, by chance once in 65,536 bytes.
+    Metadata, such as a smaller picture, are passed over, and what follows the end, such
+    as the film of a phone's photo, is not looked at: a decoder does neither.
 
     Raises:
-      ValueError: more than `MAX_SCANS`.
+      ValueError: more than `MAX_SCANS`, or than `MAX_MARKERS` of all kinds.
     """
-    if data.startswith(JPEG) and (scans := data.count(START_OF_SCAN)) > MAX_SCANS:
-        raise ValueError(f"a JPEG of {scans} scans, expected at most {MAX_SCANS}")
+    if not data.startswith(_JPEG):
+        return
+    scans, markers, place = 0, 0, 2
+    while (found := _MARKER.search(data, place)) and found[1][0] != _END_OF_IMAGE:
+        kind, place = found[1][0], found.end()
+        markers += 1
+        scans += kind == _START_OF_SCAN
+        if scans > MAX_SCANS:
+            raise ValueError(f"a JPEG of over {MAX_SCANS} scans")
+        if markers > MAX_MARKERS:
+            raise ValueError(f"a JPEG of over {MAX_MARKERS:,} markers")
+        if kind not in (_TEMPORARY, _START_OF_IMAGE):
+            place += int.from_bytes(data[place : place + 2])
 
 
 def as_row(data: bytes, *, rule: Preprocessing, max_pixels: int) -> Row | str:

@@ -12,10 +12,9 @@ them; --together=4 trains so many networks at once on a device that one of them 
 idle (on a GPU, set XLA_PYTHON_CLIENT_MEM_FRACTION to the share of each; on a CPU every
 run keeps to its own share of the cores).
 
---start=FOLDER begins each run with the weights of the run in FOLDER, a table made
-before, that has its seed and its branches and lacks nothing else. When attention is
-found in a training from random weights depends on the seed more than on most of what
-is left out; these runs have found it.
+When attention is found in a training from random weights depends on the seed more than
+on most of what is left out. `-- --config.train.init_weights=FILE` starts every run from
+weights that have found it.
 """
 
 import argparse
@@ -63,19 +62,6 @@ VARIANTS = {
     "without textures": Variant(lacks="textures"),
 }
 COUNT = 20_000_000
-
-
-def name_of_start(variant: Variant) -> str:
-    """Returns the variant of the same network that is trained on everything."""
-    network = {flag for flag in variant.flags if flag.startswith("--config.model.")}
-    return next(
-        name for name, v in VARIANTS.items() if not v.lacks and set(v.flags) == network
-    )
-
-
-def run_folder(output: Path, name: str, seed: int) -> Path:
-    """Returns where a variant is trained."""
-    return output / f"{name.replace(' ', '-')}-{seed}"
 
 
 class Look(NamedTuple):
@@ -188,12 +174,9 @@ def plan(options: argparse.Namespace) -> dict[str, list[tuple[Path, list[str]]]]
         for seed in map(int, options.seeds.split(",")):
             source = f"rendered:{look.words[lacks]}?seed={seed}&count={count}"
             data = f"--config.data.train=({source_of(source, stored)!r},)"
-            asked = [*every, f"--config.seed={seed}", data, *flags]
-            if options.start:
-                start = run_folder(options.start, name_of_start(VARIANTS[name]), seed)
-                asked.append(f"--config.train.init_weights={start}")
-            workdir = run_folder(options.output, name, seed)
-            runs.setdefault(name, []).append((workdir, asked))
+            workdir = options.output / f"{name.replace(' ', '-')}-{seed}"
+            run = workdir, [*every, f"--config.seed={seed}", data, *flags]
+            runs.setdefault(name, []).append(run)
     return runs
 
 
@@ -207,7 +190,6 @@ def main() -> None:
     add("--steps", type=int, required=True, help="updates of each run")
     add("--seeds", default="1,2", help="runs of each variant")
     add("--output", type=Path, required=True, help="folder of the run folders")
-    add("--start", type=Path, help="--output of the runs to start from; none: random")
     add("--look", default="full", choices=list(LOOKS), help="of the rendered words")
     add("--stored", type=int, default=0, help="words rendered to disk first; 0: none")
     add("--together", type=int, default=1, help="runs at the same time")

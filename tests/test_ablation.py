@@ -17,7 +17,6 @@ def planned(**options):
         output=Path("out"),
         look="full",
         stored=0,
-        start=None,
         benchmark=[],
         only=list(ablation.VARIANTS),
         rest=[],
@@ -50,21 +49,6 @@ def test_a_variant_differs_from_all_parts_in_what_its_name_says_alone(name):
 def test_two_runs_never_share_a_folder():
     folders = [folder for runs in planned().values() for folder, _ in runs]
     assert len(set(folders)) == len(folders) == 2 * len(ablation.VARIANTS)
-
-
-def test_a_run_starts_from_its_own_seed_and_branches_trained_on_everything():
-    starts = {
-        name: [flags[-1].rpartition("=")[2] for _, flags in runs]
-        for name, runs in planned(start=Path("before")).items()
-    }
-    assert starts["16 fonts"] == ["before/all-parts-1", "before/all-parts-2"]
-    assert starts["without random strings and position branch"] == [
-        "before/without-the-position-branch-1",
-        "before/without-the-position-branch-2",
-    ]
-    assert starts["without the context branch"][0] == (
-        "before/without-the-context-branch-1"
-    )
 
 
 def test_runs_at_the_same_time_share_the_cores_without_overlap(monkeypatch):

@@ -18,6 +18,7 @@ weights that have found it.
 """
 
 import argparse
+import itertools
 import json
 import os
 import subprocess
@@ -204,8 +205,8 @@ def main() -> None:
         together, initializer=take_share, initargs=(shares,)
     ) as pool:
         # The first seed of every variant before the second of any.
-        for seed_runs in zip(*runs.values(), strict=True):
-            list(pool.map(lambda run: train(*run), seed_runs))
+        in_order = itertools.chain.from_iterable(zip(*runs.values(), strict=True))
+        list(pool.map(lambda run: train(*run), in_order))
     table = {
         name: [accuracies(workdir) for workdir, _ in of_seeds]
         for name, of_seeds in runs.items()

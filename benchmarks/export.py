@@ -29,6 +29,7 @@ from robustscanner_jax.export.run import (
     export_artefact,
 )
 from robustscanner_jax.inference import load_artefact
+from robustscanner_jax.open_weights import open_weights
 from robustscanner_jax.reading import Reader, Reading
 from robustscanner_jax.recognizer import Recognizer
 

@@ -39,7 +39,8 @@ def _explain(
     *inputs: jax.Array,
 ) -> Explanation:
     pixels = _normalised(image, model, rule)
-    return model.apply(variables, pixels, *inputs, method="explain")
+    shown: Any = model.apply(variables, pixels, *inputs, method="explain")
+    return shown
 
 
 def _normalised(

@@ -106,7 +106,7 @@ def training_batches(
     )
     # Before the split over processes, so that the augmentation of an example does not
     # depend on their number.
-    references = mixed.seed(seed).random_map(_with_generator_state)
+    references: Any = mixed.seed(seed).random_map(_with_generator_state)
     if len(sources) > 1:
         # Grain mixes by a fixed pattern, such as one of each in turn.
         references = grain.experimental.WindowShuffleMapDataset(

@@ -139,9 +139,10 @@ def _backward(dtype: DTypeLike, unroll: int, residuals, top_bar: Array):
     layer_inputs = (inputs, *hidden[:-1])
     for weights, x, h, bar in zip(stack, layer_inputs, hidden, gates_bar, strict=True):
         before = jnp.concatenate([jnp.zeros_like(h[:1]), h[:-1]])
-        kernels = (_over_steps(factor, bar, dtype) for factor in (x, before))
         bias = bar.sum((0, 1))
-        gradients = Weights(*kernels, bias, bias)
+        gradients = Weights(
+            _over_steps(x, bar, dtype), _over_steps(before, bar, dtype), bias, bias
+        )
         stack_bar.append(
             jax.tree.map(lambda g, w: g.astype(w.dtype), gradients, weights)
         )
@@ -221,4 +222,4 @@ class StackedLSTM(nn.Module):
         """Returns the top layer's output at every step, from the zero state."""
         stack = self._weights(inputs.shape[-1])
         outputs = run_stack(stack, jnp.swapaxes(inputs, 0, 1), self.dtype, self.unroll)
-        return jnp.swapaxes(outputs, 0, 1)
+        return jnp.swapaxes(jnp.asarray(outputs), 0, 1)

@@ -159,6 +159,12 @@ def average_decay(updates: Int[Array, ""], decay: float) -> Float[Array, ""]:
     return jnp.minimum(decay, (1 + updates) / (10 + updates))
 
 
+def _updates_before(state: TrainState) -> Int[Array, ""]:
+    """Returns the updates that were applied, where the optimiser counts them."""
+    counts = optax.tree.get_all_with_path(state.opt_state, "count")
+    return counts[0][1] if counts else state.step
+
+
 def train_step(
     state: TrainState,
     batch: dict[str, jax.Array],
@@ -200,9 +206,7 @@ def train_step(
     grad_norm = optax.tree.norm(grads)
     updates, opt_state = tx.update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
-    # Of the optimiser: updates that were left out do not count.
-    [(_, updates_before), *_] = optax.tree.get_all_with_path(state.opt_state, "count")
-    decay = average_decay(updates_before, ema_decay)
+    decay = average_decay(_updates_before(state), ema_decay)
     ema_params = jax.tree.map(
         lambda old, new: decay * old + (1 - decay) * new,
         state.ema_params,

@@ -32,7 +32,7 @@ def test_the_catalogue_holds_free_fonts_once_each():
 def test_no_font_gives_one_sentence_that_says_what_to_install(tmp_path, options):
     options.folders = (str(tmp_path),)
     with pytest.raises(
-        FileNotFoundError, match=r"pip install robustscanner-jax\[fonts"
+        FileNotFoundError, match=r"pip install -r data_prep/fonts_default\.txt"
     ):
         fonts.find_fonts(options)
     options.folders = (str(tmp_path / "missing"),)

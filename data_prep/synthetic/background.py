@@ -1,15 +1,12 @@
 """What lies behind the text. Pictures are planes [3, h, w] float32, of 255."""
 
-import math
 from types import SimpleNamespace
 
 import cv2
 import numpy as np
 
-from data_prep.synthetic import glyphs
 from data_prep.synthetic.dice import Dice
 from data_prep.synthetic.fields import Fields
-from data_prep.synthetic.fonts import Fonts
 
 
 def draw_background(
@@ -96,56 +93,3 @@ def _add_rule(dice: Dice, planes: np.ndarray) -> None:
     share = dice.uniform(0.0, 0.06) if dice.chance(0.5) else dice.uniform(0.92, 1.0)
     top = min(height - thick, int(height * share))
     planes[:, top : top + thick] = _column(dice.vector(0, 255))
-
-
-def add_neighbour(
-    dice: Dice,
-    planes: np.ndarray,
-    *,
-    text: str,
-    text_height: float,
-    angle: float,
-    colour: np.ndarray,
-    fonts: Fonts,
-) -> None:
-    """Puts other text beside the crop, cut off by its border, in place.
-
-    Args:
-      dice: where the numbers come from.
-      planes: the background.
-      text: what the neighbour says.
-      text_height: height of the main text, pixels.
-      angle: rotation of the main text, radians; the neighbour shares it.
-      colour: of the main text; the neighbour mostly shares it.
-      fonts: a font of its own is drawn.
-    """
-    drawn = fonts.draw(dice, text, 32)
-    mask = glyphs.plain_mask(text, drawn[1]) if drawn else None
-    if mask is None:
-        return
-    _, height, width = planes.shape
-    scale = dice.uniform(0.7, 1.2) * text_height / mask.shape[0]
-    half_width = 0.5 * scale * mask.shape[1]
-    half_height = 0.5 * scale * mask.shape[0]
-    if dice.chance(0.28):  # beside: only its end shows
-        x = width / 2 + dice.pick((-1, 1)) * (
-            width / 2 + half_width - dice.uniform(0.02, 0.12) * height
-        )
-        y = height / 2 + dice.uniform(-0.1, 0.1) * height
-    else:  # the line above or below
-        x = width / 2 + dice.uniform(-0.6, 0.6) * width
-        y = height / 2 + dice.pick((-1, 1)) * (
-            height / 2 + half_height - dice.uniform(0.03, 0.16) * height
-        )
-    cos, sin = scale * math.cos(angle), scale * math.sin(angle)
-    middle_x, middle_y = mask.shape[1] / 2, mask.shape[0] / 2
-    move = np.array(
-        [
-            [cos, -sin, x - cos * middle_x + sin * middle_y],
-            [sin, cos, y - sin * middle_x - cos * middle_y],
-        ],
-        np.float32,
-    )
-    placed = cv2.warpAffine(mask, move, (width, height))
-    own = dice.vector(0, 255) if dice.chance(0.3) else colour
-    blend(planes, placed * np.float32(1 / 255), own.tolist())

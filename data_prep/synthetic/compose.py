@@ -42,7 +42,7 @@ def draw_foreground(
         outline = cv2.subtract(layers[..., 1], mask) * np.float32(1 / 255)
         blend(planes, outline, text_colour.tolist())
         alpha *= np.float32(0.0 if dice.chance(0.6) else dice.uniform(0.0, 0.25))
-    elif style in ("border", "shadow", "extrude"):
+    elif style in ("border", "glow", "shadow", "extrude"):
         colour, opacity = _style_colour(dice, style, text_colour, ground_colour)
         blend(planes, layers[..., 1] * np.float32(opacity / 255), colour.tolist())
     if dice.chance(settings.faint_share):
@@ -65,6 +65,9 @@ def _style_colour(
         black = dice.chance(0.5)
         colour = ground * np.float32(0.0 if black else dice.uniform(0.1, 0.6))
         return colour, dice.uniform(0.35, 0.8)
+    if style == "glow":  # lit letters shine on what is behind them
+        tint = dice.vector(0, 255) - text
+        return text + tint * np.float32(dice.random()), dice.uniform(0.3, 0.8)
     if dice.chance(0.5):
         colour = 255 - text
     else:

@@ -103,14 +103,17 @@ def add_style(
     """Returns [h, w, 2] uint8: the mask, and the layer behind it for a style.
 
     `mask` already has the room that the layer needs around it. Styles: `border` and
-    `hollow` (a wider shape), `shadow` (moved, mostly blurred), `extrude` (drawn out
-    sideways), `emboss` (128 + light minus shade).
+    `hollow` (a wider shape), `glow` (wider and blurred), `shadow` (moved, mostly
+    blurred), `extrude` (drawn out sideways), `emboss` (128 + light minus shade).
     """
     thickness = max(1, round(dice.uniform(*settings.thickness) * text_height))
-    if style in ("border", "hollow"):
+    if style in ("border", "hollow", "glow"):
         side = 2 * thickness + 1
         element = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (side, side))
-        return cv2.merge([mask, cv2.dilate(mask, element)])
+        wider = cv2.dilate(mask, element)
+        if style == "glow":
+            wider = cv2.GaussianBlur(wider, (0, 0), dice.uniform(0.5, 1.0) * thickness)
+        return cv2.merge([mask, wider])
     angle = dice.uniform(0, 2 * math.pi)
     if style == "emboss":
         light = _moved(mask, angle, 0.5 + 0.4 * thickness)

@@ -85,7 +85,8 @@ def _make_easy(settings: Any) -> None:
     settings.colour.contrast = (70.0, 170.0)
     background = settings.background
     background.shares = ConfigDict({"solid": 1.0})
-    background.edge_share = background.rule_share = background.neighbour_share = 0.0
+    background.edge_share = background.rule_share = 0.0
+    settings.neighbours.share = 0.0
     fill = settings.fill
     fill.textured_share = fill.gradient_share = fill.worn_share = fill.faint_share = 0.0
     degrade = settings.degrade

@@ -17,6 +17,7 @@ from data_prep.synthetic import (
     degrade,
     geometry,
     glyphs,
+    neighbours,
     visibility,
     vocabulary,
     words,
@@ -46,9 +47,9 @@ class Shape:
     layers: np.ndarray  # [h, w] or [h, w, 2] uint8: coverage, layer of the style
     style: str  # "" for none
     text: str  # as it is written
-    angle: float  # rotation, radians
     text_height: float  # of the straight text in `layers`, pixels
     enlarge: float  # final size of the picture, of the size of `layers`
+    page: neighbours.Page  # what it stands on
 
     @property
     def outline(self) -> np.ndarray:
@@ -190,17 +191,19 @@ def draw_scene(
     planes = background.draw_background(
         dice, ground_colour, height, width, tools.fields, settings.background
     )
-    if dice.chance(settings.background.neighbour_share):
-        word = tools.vocabulary.draw(dice, settings.words)
-        background.add_neighbour(
+    if dice.chance(settings.neighbours.share):
+        around = neighbours.draw_neighbours(
             dice,
-            planes,
-            text=words.apply_case(dice, word, settings.words),
-            text_height=shape.text_height,
-            angle=shape.angle,
-            colour=text_colour,
+            shape.text,
+            shape.page,
+            vocabulary=tools.vocabulary,
             fonts=tools.fonts,
+            word_settings=settings.words,
+            settings=settings.neighbours,
         )
+        own = dice.chance(settings.neighbours.other_colour_share)
+        paint = dice.vector(0, 255) if own else text_colour
+        background.blend(planes, around * np.float32(1 / 255), paint.tolist())
     compose.draw_foreground(
         dice,
         planes,
@@ -241,18 +244,21 @@ def draw_shape(
     style = ""
     if dice.chance(settings.style.share):
         style = dice.kind(settings.style.shares)
-    layers, scale = glyphs.scale_and_pad(mask, (scale_x, scale_y))
+    layers, layer_scale = glyphs.scale_and_pad(mask, (scale_x, scale_y))
     if style:
         layers = glyphs.add_style(dice, layers, style, text_height, settings.style)
     maps = geometry.inverse_map(dice, bend, text_width, text_height, tools.fields)
     if maps is None:
         return None
-    layers = geometry.warp(layers, maps, scale)
-    shape = Shape(layers, style, text, bend.angle, text_height, height / drawn)
+    layers = geometry.warp(layers, maps, layer_scale)
+    page = neighbours.Page(maps, (scale_x, scale_y), mask.shape, opened)
+    shape = Shape(layers, style, text, text_height, height / drawn, page)
     box = geometry.draw_box(dice, shape.outline, settings.box)
     if box is None:
         return None
-    return dataclasses.replace(shape, layers=np.ascontiguousarray(layers[box]))
+    layers = np.ascontiguousarray(layers[box])
+    page = dataclasses.replace(page, maps=(maps[0][box], maps[1][box]))
+    return dataclasses.replace(shape, layers=layers, page=page)
 
 
 def draw_plain(dice: Dice, text: str, tools: Tools) -> tuple[np.ndarray, str]:

@@ -20,6 +20,7 @@ def full() -> ConfigDict:
     settings.box = _box()
     settings.colour = _colour()
     settings.background = _background()
+    settings.neighbours = _neighbours()
     settings.fill = _fill()
     settings.visibility = _visibility()
     settings.degrade = _degrade()
@@ -108,6 +109,7 @@ def _style() -> ConfigDict:
             "extrude": 0.14,
             "hollow": 0.08,
             "emboss": 0.12,
+            "glow": 0.10,
         }
     )
     style.thickness = (0.04, 0.14)  # of borders and offsets, of the text height
@@ -123,14 +125,14 @@ def _geometry() -> ConfigDict:
     geometry.flat_share = 0.18  # no bending at all: scans, born-digital pictures
     geometry.rotation_share = 0.75
     geometry.rotation = 4.0  # degrees, standard deviation
-    geometry.steep_share = 0.07  # rotated by any angle up to `steep`
-    geometry.steep = 26.0  # degrees
+    geometry.steep_share = 0.09  # rotated by any angle up to `steep`
+    geometry.steep = 35.0  # degrees
     geometry.projective_share = 0.60
     geometry.projective = (0.32, 0.25)  # largest, along x and y
     geometry.shear_share = 0.45
     geometry.shear = 0.33  # largest, pixels of x for a pixel of y
     geometry.side_share = 0.22  # seen from the side: the line climbs, letters do not
-    geometry.side = 0.40  # largest, pixels of y for a pixel of x
+    geometry.side = 0.60  # largest, pixels of y for a pixel of x
     geometry.squeeze = 0.9  # lost of the width for a `side` of 1
     geometry.curve_share = 0.18
     geometry.curve = (0.25, 2.1)  # angle of the arc, radians
@@ -146,7 +148,7 @@ def _box() -> ConfigDict:
     box = ConfigDict()
     box.tight_share = 0.65  # of the four sides, each by itself
     box.tight = (-0.02, 0.14)  # margin, of the shorter side of the text
-    box.loose = (0.0, 0.32)
+    box.loose = (0.0, 0.40)
     return box
 
 
@@ -178,8 +180,22 @@ def _background() -> ConfigDict:
     background.stripes = 20.0  # deviation of their colour, of 255
     background.edge_share = 0.12  # the edge of a panel along a side
     background.rule_share = 0.05  # a line above or below the text
-    background.neighbour_share = 0.16  # other text cut off by the crop
     return background
+
+
+def _neighbours() -> ConfigDict:
+    neighbours = ConfigDict()
+    neighbours.share = 0.30  # of the pictures show other text where the crop is loose
+    neighbours.line_share = 0.65  # have lines above, and as many below
+    neighbours.word_share = 0.45  # have a word on the left, and as many on the right
+    neighbours.gap = (0.10, 0.65)  # between lines, of the height of capitals
+    neighbours.space = (0.06, 0.32)  # between words, of the font size
+    neighbours.same_case_share = 0.7
+    neighbours.other_font_share = 0.3
+    neighbours.other_size_share = 0.4
+    neighbours.sizes = (0.5, 1.8)  # of those, of the size of the text
+    neighbours.other_colour_share = 0.25
+    return neighbours
 
 
 def _fill() -> ConfigDict:
@@ -218,8 +234,8 @@ def _degrade() -> ConfigDict:
     degrade.blur_shares = ConfigDict(
         {"none": 0.38, "gauss": 0.32, "motion": 0.08, "small": 0.15, "sharpen": 0.07}
     )
-    degrade.blur = 0.025  # deviation of the blur radius, of 1.35 text heights
-    degrade.blur_limit = 0.045  # largest radius, in the same unit
+    degrade.blur = 0.028  # deviation of the blur radius, of 1.35 text heights
+    degrade.blur_limit = 0.060  # largest radius, in the same unit
     degrade.motion = (0.04, 0.11)  # length, in the same unit
     degrade.small = (0.40, 0.80)  # scale of pictures made small and large again
     degrade.small_least = 11.0  # pixels of text that must be left

@@ -116,22 +116,11 @@ def _colour_cell(
 def _background_cell(
     dice: Dice, index: int, tools: render.Tools, options: SimpleNamespace
 ) -> Cell:
-    text_colour, ground = colour.draw_pair(dice, options.colour)
+    _, ground = colour.draw_pair(dice, options.colour)
     planes = background.draw_background(
         dice, ground, 48, 150, tools.fields, options.background
     )
-    neighbour = dice.chance(options.background.neighbour_share)
-    if neighbour:
-        background.add_neighbour(
-            dice,
-            planes,
-            text=_WORD,
-            text_height=34.0,
-            angle=0.0,
-            colour=text_colour,
-            fonts=tools.fonts,
-        )
-    return degrade.to_image(planes), "neighbour" if neighbour else ""
+    return degrade.to_image(planes), ""
 
 
 def _texture_cell(
@@ -144,11 +133,25 @@ def _texture_cell(
     return np.clip(tile, 0, 255).astype(np.uint8)[:120, :240], name
 
 
+def _neighbour_cell(
+    dice: Dice, index: int, tools: render.Tools, options: SimpleNamespace
+) -> Cell:
+    return _scene_cell(dice, tools, options, "neighbours")[0], ""
+
+
 def _style_cell(
     dice: Dice, index: int, tools: render.Tools, options: SimpleNamespace
 ) -> Cell:
+    return _scene_cell(dice, tools, options, "style")
+
+
+def _scene_cell(
+    dice: Dice, tools: render.Tools, options: SimpleNamespace, always: str
+) -> Cell:
+    """Returns a picture before degradation with a section's share at 1."""
     options = SimpleNamespace(**vars(options))
-    options.style = SimpleNamespace(**{**vars(options.style), "share": 1.0})
+    section = SimpleNamespace(**{**vars(getattr(options, always)), "share": 1.0})
+    setattr(options, always, section)
     shape = None
     while shape is None:
         shape = render.draw_shape(dice, _WORD, tools, options)
@@ -188,6 +191,7 @@ _STAGES: dict[str, Painter] = {
     "background": _background_cell,
     "textures": _texture_cell,
     "style": _style_cell,
+    "neighbours": _neighbour_cell,
     "degradation": _degrade_cell,
 }
 

@@ -121,10 +121,18 @@ def train(workdir: Path, flags: Sequence[str]) -> None:
 
 
 def shares_of_cores(together: int) -> list[set[int]]:
-    """Returns a share of the cores for each run; empty where they cannot be told."""
+    """Returns a share of the cores for each run; empty where they cannot be told.
+
+    With more runs than cores some share one.
+    """
     known = hasattr(os, "sched_getaffinity")
     cores = sorted(os.sched_getaffinity(0)) if known else []
-    return [set(cores[first::together]) for first in range(together)]
+    if not cores:
+        return [set() for _ in range(together)]
+    return [
+        set(cores[first::together]) or {cores[first % len(cores)]}
+        for first in range(together)
+    ]
 
 
 def take_share(shares: list[set[int]]) -> None:
@@ -199,6 +207,8 @@ def main() -> None:
         help="variants; one that the look does not have is left out")  # fmt: skip
     add("rest", nargs="*", help="-- and flags of the main program for every run")
     runs = plan(options := parser.parse_args())
+    if not runs:
+        parser.error(f"--look={options.look} has none of {options.only}")
     together = options.together
     shares = shares_of_cores(together)
     with ThreadPoolExecutor(

@@ -105,7 +105,7 @@ def test_another_dataset_in_the_folder_is_not_overwritten(tmp_path):
     assert shards(folder) == before
 
 
-@pytest.mark.parametrize("name", ["count", "processes", "shards"])
+@pytest.mark.parametrize("name", ["count", "seed", "processes", "shards"])
 def test_numbers_out_of_range_are_named(tmp_path, name):
     with pytest.raises(ValueError, match=f"{name}: expected at least"):
         write(tmp_path / "words", **{name: -1})

@@ -79,11 +79,49 @@ def test_marks_that_a_font_lacks_are_told_from_those_it_has():
 
 
 def test_every_installed_font_draws_its_characters(options):
-    for font, path in fonts.find_fonts(options)[::9]:
-        opened = fonts._open_font(font, path, 24, 0)
-        for character in "aQ5":
+    for font, path in fonts.find_fonts(options):
+        opened = fonts._open_font(font, path, 32, 0)
+        for character in fonts.characters_of(font):
             mask = glyphs.plain_mask(character, opened)
-            assert mask is not None and mask.max() > 100, (font.file, character)
+            assert mask is not None and mask.max() > 40, (font.file, character)
+
+
+def test_letters_laid_out_one_at_a_time_are_whole_in_every_font(options):
+    spaced = plain(get_settings("full")).glyphs
+    spaced.spaced_share, spaced.jitter_share = 1.0, 0.0
+    spaced.bold_share = spaced.thin_share = 0.0
+    spaced.tracking = spaced.wide_tracking = (1.0, 1.0)  # nothing touches
+    for font, path in fonts.find_fonts(options):
+        opened = fonts._open_font(font, path, 32, 0)
+        text = "jgQy;f"
+        whole = sum(glyphs.plain_mask(c, opened).sum(dtype=int) for c in text)
+        drawn = glyphs.draw_mask(Dice(1, 1), text, opened, spaced).sum(dtype=int)
+        assert drawn > 0.97 * whole, font.file
+
+
+def test_a_text_that_no_font_has_is_told_before_it_is_drawn(options):
+    poor = [font for font, _ in fonts.find_fonts(options) if font.missing]
+    if not poor:
+        pytest.skip("needs a font that lacks a mark")
+    options.families = (poor[0].family,)
+    chooser = fonts.Fonts(options)
+    lacked = set(poor[0].missing)
+    for font, _ in fonts.find_fonts(options):
+        lacked &= set(font.missing)
+    assert chooser.can_show("Word") and lacked
+    assert not chooser.can_show("Word" + lacked.pop())
+
+
+def test_an_empty_part_of_the_font_path_is_not_the_current_folder(
+    tmp_path, monkeypatch, options
+):
+    _, path = fonts.find_fonts(options)[0]
+    (tmp_path / "named").mkdir()
+    monkeypatch.setenv(fonts.FONTS_VARIABLE, f"{tmp_path / 'named'}{os.pathsep}")
+    os.symlink(path, tmp_path / path.name)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(FileNotFoundError, match="no usable font"):
+        fonts.find_fonts(options)
 
 
 def test_instances_of_a_variable_font_do_not_depend_on_the_order(options):

@@ -17,7 +17,6 @@ from data_prep.synthetic.settings import plain
 from tests.synthetic_fonts import fonts_or_skip
 
 OPTIONS = plain(get_settings("full"))
-TIGHT = plain(get_settings("easy")).box
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -110,6 +109,23 @@ def test_a_word_beside_the_text_stands_on_its_line(tools):
     assert np.abs(beside).min() >= 50  # none on the word itself
     assert beside.min() < -50 and beside.max() > 50
     assert abs(inked.mean() - 30) < 4  # capitals beside capitals
+
+
+def test_a_neighbouring_word_stands_farther_than_letters_that_are_spread(tools):
+    _, font = tools.fonts.draw(Dice(2, 0), "Harbour", 32)
+    natural = font.getbbox("HARBOUR")[2] - font.getbbox("HARBOUR")[0]
+    x, y = np.meshgrid(
+        np.arange(-300, 300, dtype=np.float32), np.arange(-30, 30, dtype=np.float32)
+    )
+    tracking = 20
+    ink = (24, natural + 6 * tracking)
+    page = neighbours.Page((x, y), (1.0, 1.0), ink, font)
+    for seed in range(20):
+        around = draw_around(
+            tools, Dice(8, seed), "HARBOUR", page, line_share=0.0, word_share=1.0
+        )
+        beside = np.abs(np.nonzero(around.max(axis=0) > 128)[0] - 300)
+        assert beside.min() >= ink[1] / 2 + tracking
 
 
 @given(seed=st.integers(0, 2_000))

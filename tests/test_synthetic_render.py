@@ -1,6 +1,8 @@
 """Finished pictures: determinism, labels, presets, the grain source."""
 
 import pickle
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import cv2
 import numpy as np
@@ -92,6 +94,28 @@ def test_randtext_pictures_show_no_word():
     assert not [text for text in texts if len(text) > 2 and text.lower() in known]
 
 
+def test_threads_that_start_together_load_the_tools_once(monkeypatch):
+    loaded, started = [], threading.Barrier(4)
+
+    def load(words):
+        loaded.append(words)
+        return load_vocabulary(words)
+
+    load_vocabulary = render.vocabulary.load_vocabulary
+    monkeypatch.setattr(render.vocabulary, "load_vocabulary", load)
+    chosen = get_settings("full")
+    chosen.words.count = 120_000
+    chosen.attempts = 9  # settings that no other test has loaded
+
+    def open_tools(_):
+        started.wait()
+        return render.load_tools(chosen.to_json(sort_keys=True))
+
+    with ThreadPoolExecutor(4) as pool:
+        tools = list(pool.map(open_tools, range(4)))
+    assert len(loaded) == 1 and all(one is tools[0] for one in tools)
+
+
 def test_a_word_that_never_comes_out_well_is_drawn_plainly(monkeypatch):
     monkeypatch.setattr(render, "draw_picture", lambda *_: None)
     rendered = WordRenderer(get_settings("full"), seed=1).render(5)
@@ -114,6 +138,8 @@ def test_accepted_pictures_keep_their_text_visible(renderer):
     chosen = get_settings("full")
     options = plain(chosen)
     tools = render.load_tools(chosen.to_json(sort_keys=True))
+    drawn = [render.draw_picture(Dice(1, i), "Word", tools, options) for i in range(10)]
+    assert sum(picture is not None for picture in drawn) >= 5
     options.visibility.degraded_contrast = 300.0  # nothing reaches that
     for index in range(10):
         assert render.draw_picture(Dice(1, index), "Word", tools, options) is None

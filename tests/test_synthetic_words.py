@@ -53,14 +53,57 @@ def test_labels_use_the_charset_and_keep_the_length_limit(vocabulary, options):
         assert 1 <= len(label) <= options.max_label
 
 
-def test_every_kind_of_label_comes_in_its_share(vocabulary, options):
-    dice = [Dice(0, index) for index in range(20_000)]
-    counts = collections.Counter(one.kind(options.shares) for one in dice)
-    total = sum(options.shares.values())
-    for kind, share in options.shares.items():
-        # Four standard deviations of a binomial count.
-        slack = 4 * (20_000 * share / total) ** 0.5
-        assert abs(counts[kind] - 20_000 * share / total) < slack, kind
+@pytest.mark.parametrize("split", words.SPLITS)
+def test_every_kind_of_label_comes_in_its_share(
+    vocabulary, options, monkeypatch, split
+):
+    made = {}
+
+    def note(kind):
+        draw = words._KINDS[kind]
+
+        def drawn(*arguments):
+            label = draw(*arguments)
+            made[label] = kind
+            return label
+
+        return drawn
+
+    monkeypatch.setattr(words, "_KINDS", {kind: note(kind) for kind in words._KINDS})
+    count = 5_000
+    counts = collections.Counter()
+    for index in range(count):
+        label = words.draw_text(Dice(0, index), vocabulary, options, split)
+        counts[made[label]] += 1
+    # Labels of one character are never held out.
+    kinds = {
+        k: s for k, s in options.shares.items() if (split, k) != ("heldout", "single")
+    }
+    assert set(counts) <= set(kinds)
+    for kind, share in kinds.items():
+        expected = count * share / sum(kinds.values())
+        slack = 4 * expected**0.5  # four standard deviations of a binomial count
+        assert abs(counts[kind] - expected) < slack, kind
+
+
+def test_without_random_strings_held_out_labels_are_none_either(vocabulary):
+    options = plain(get_settings("no-random")).words
+    random = words._KINDS["random"]
+    try:
+        words._KINDS["random"] = None  # calling it fails
+        assert len(draw_many(vocabulary, options, 400, "heldout")) == 400
+    finally:
+        words._KINDS["random"] = random
+
+
+def test_a_label_that_no_font_shows_is_drawn_again(vocabulary, options):
+    for index in range(300):
+        label = words.draw_text(
+            Dice(3, index), vocabulary, options, can_show=lambda text: "e" not in text
+        )
+        assert "e" not in label
+    with pytest.raises(ValueError, match=r"the fonts can show; see .*fonts\.families"):
+        words.draw_text(Dice(3, 0), vocabulary, options, can_show=lambda text: False)
 
 
 def test_every_kind_makes_labels_of_its_own_form(vocabulary, options):
@@ -167,6 +210,14 @@ def test_words_outside_the_charset_are_left_out_with_one_warning(
         assert load_vocabulary(named).words == ["house", "river", "sea"]
     (warning,) = caplog.messages
     assert "words.tsv: 4 words left out" in warning and "'caf\u00e9'" in warning
+
+
+def test_an_own_list_is_folded_and_rid_of_blocked_words(options):
+    blocked = "shi" + "t"
+    listed = [("HOUSE", 1.0), (blocked, 9.0), ("River", 0.5)]
+    vocabulary = Vocabulary(listed, options)
+    assert vocabulary.words == ["house", "river"]
+    assert vocabulary.known == {"house", "river"}
 
 
 def test_a_good_list_gives_the_words_of_always(tmp_path, options):

@@ -61,6 +61,7 @@ def synthesize(
     """
     for name, value, least in (
         ("count", count, 1),
+        ("seed", seed, 0),
         ("processes", processes, 0),
         ("shards", shards, 0),
     ):
@@ -119,11 +120,12 @@ def _ingredients(render_settings: ConfigDict) -> dict[str, Any]:
     """
     options = settings.plain(render_settings)
     names = [path.name for _, path in fonts.find_fonts(options.fonts)]
-    known = vocabulary.load_vocabulary(options.words).words
+    known = vocabulary.load_vocabulary(options.words)
+    pairs = zip(known.words, known.frequencies, strict=True)
     return {
         "font_files": len(names),
         "font_names_crc32": zlib.crc32("\n".join(names).encode()),
-        "words_crc32": zlib.crc32("\n".join(known).encode()),
+        "words_crc32": zlib.crc32("\n".join(f"{w}\t{f!r}" for w, f in pairs).encode()),
     }
 
 

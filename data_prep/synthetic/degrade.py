@@ -173,7 +173,9 @@ def draw_quality(dice: Dice, height: int, settings: SimpleNamespace) -> int | No
     if not dice.chance(settings.jpeg_share):
         return None
     low, high = settings.jpeg
-    return dice.integer(max(low, settings.jpeg_small) if height <= 20 else low, high)
+    if height <= 20:
+        low = max(low, settings.jpeg_small)
+    return dice.integer(low, max(low, high))
 
 
 def encode_jpeg(image: np.ndarray, quality: int) -> bytes:

@@ -107,7 +107,7 @@ def find_fonts(settings: SimpleNamespace) -> list[tuple[FontFile, Path]]:
     """
     named = list(settings.folders)
     if not named and os.environ.get(FONTS_VARIABLE):
-        named = os.environ[FONTS_VARIABLE].split(os.pathsep)
+        named = list(filter(None, os.environ[FONTS_VARIABLE].split(os.pathsep)))
     for folder in named:
         if not Path(folder).is_dir():
             raise FileNotFoundError(f"fonts: the folder {folder} does not exist")
@@ -157,11 +157,16 @@ class Fonts:
         self._families = list(families.values())
         weights = [math.sqrt(len(files)) for files in self._families]
         self._cumulative = list(itertools.accumulate(weights))
+        self._lacks = {frozenset(f.missing) for fs in families.values() for f, _ in fs}
         self._open = functools.lru_cache(maxsize=settings.cached)(_open_font)
 
     def __len__(self) -> int:
         """Returns the number of files."""
         return sum(len(files) for files in self._families)
+
+    def can_show(self, text: str) -> bool:
+        """Returns whether one of the fonts has the whole text."""
+        return any(missing.isdisjoint(text) for missing in self._lacks)
 
     def draw(
         self, dice: Dice, text: str, size: int

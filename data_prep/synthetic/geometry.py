@@ -11,7 +11,7 @@ from data_prep.synthetic.dice import Dice
 from data_prep.synthetic.fields import Fields
 
 CELL = 6  # pixels between the points where the map is computed
-_EDGE = 0.42  # room that is mapped around the text, of the shorter side
+_EDGE = 0.48  # room that is mapped around the text, of the shorter side
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,7 +91,7 @@ def inverse_map(
     """Returns where each pixel of the bent picture lies in the straight text.
 
     Two maps [h, w] float32, x and y, in pixels from the middle of a text of `width`
-    and `height`. The maps hold the whole text and a margin of 0.42 of its shorter
+    and `height`. The maps hold the whole text and a margin of 0.48 of its shorter
     side. None when a bend is so strong that the text leaves the canvas.
     """
     extra = width * abs(bend.curve) / 5.5

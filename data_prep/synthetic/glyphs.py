@@ -56,14 +56,16 @@ def _spaced(
     jitter = 0.0
     if dice.chance(settings.jitter_share):
         jitter = dice.uniform(0, settings.jitter) * size
-    lefts, x = [], 0.25 * size
+    room = 0.5 * size
+    lefts, x = [], room  # letters may reach out on the left, too
     for character in text:
         lefts.append(x)
         x += font.getlength(character) + tracking * size
-    canvas = Image.new("L", (int(x + 1.5 * size), int(2.2 * size)), 0)
+    deepest = max(font.getbbox(text)[3], sum(font.getmetrics()))
+    canvas = Image.new("L", (int(x + 1.5 * size), int(deepest + 2 * room)), 0)
     draw = ImageDraw.Draw(canvas)
     for character, left in zip(text, lefts, strict=True):
-        top = 0.5 * size + (dice.uniform(-jitter, jitter) if jitter else 0.0)
+        top = room + (dice.uniform(-jitter, jitter) if jitter else 0.0)
         draw.text((left, top), character, 255, font=font)
     mask = np.asarray(canvas)
     left, top, width, height = cv2.boundingRect(mask)

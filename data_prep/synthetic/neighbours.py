@@ -74,6 +74,7 @@ def draw_neighbours(
     canvas = np.zeros((2 * max(reach[0]), 2 * max(reach[1])), np.uint8)
     alignment = dice.pick(_ALIGNMENTS)
     gap = dice.uniform(*settings.gap) * _CAPITAL * page.font.size
+    space = dice.uniform(*settings.space) * page.font.size + 1.5 * _tracking(text, page)
     for side, vertical, horizontal in zip((-1, 1), *reach, strict=True):
         near = 0.5 * page.ink[0] + gap
         if not dice.chance(settings.line_share):
@@ -86,7 +87,6 @@ def draw_neighbours(
             shift = alignment if dice.chance(0.7) else dice.random()
             _place_line(canvas, line, page.ink, side * near, shift)
             near += line.shape[0] + gap
-        space = dice.uniform(*settings.space) * page.font.size
         near = 0.5 * page.ink[1] + space
         if dice.chance(settings.word_share) and near < horizontal:
             _place_word(canvas, text, write(1), page, side * near)
@@ -111,6 +111,12 @@ def _reach(page: Page) -> tuple[tuple[int, int], tuple[int, int]]:
         ]
         sides.append((seen[0], seen[1]))
     return sides[1], sides[0]
+
+
+def _tracking(text: str, page: Page) -> float:
+    """Returns by how much the letters of the text stand apart, font pixels."""
+    left, _, right, _ = page.font.getbbox(text)
+    return max(0.0, page.ink[1] - (right - left)) / max(1, len(text) - 1)
 
 
 def _resized(mask: np.ndarray | None, size: float) -> np.ndarray | None:

@@ -61,6 +61,7 @@ def _make_easy(settings: Any) -> None:
     """Keeps short lower-case words in few plain fonts on flat colours."""
     settings.words.most_frequent = 20_000
     settings.words.lengths = (3, 5)
+    settings.words.marked = False
     settings.words.shares = ConfigDict({"word": 1.0})
     settings.words.case_shares = ConfigDict({"lower": 1.0})
     settings.words.random_alphabets = (string.ascii_lowercase,)

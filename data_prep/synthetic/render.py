@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import json
 import math
+import threading
 from types import SimpleNamespace
 
 import cv2
@@ -30,6 +31,7 @@ from data_prep.synthetic.settings import plain
 _CAPITAL = 0.75  # height of capitals, of the font size
 _X_HEIGHT = 0.42  # height of small letters, of the font size
 _LONGEST_MASK = 2400  # pixels
+_LOADING = threading.Lock()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,7 +108,13 @@ class WordRenderer:
         tools = load_tools(self._json)
         settings = self._settings
         dice = Dice(self._seed, index)
-        text = words.draw_text(dice, tools.vocabulary, settings.words, self._split)
+        text = words.draw_text(
+            dice,
+            tools.vocabulary,
+            settings.words,
+            self._split,
+            can_show=tools.fonts.can_show,
+        )
         for _ in range(settings.attempts):
             drawn = draw_picture(dice, text, tools, settings)
             if drawn is not None:
@@ -118,9 +126,14 @@ class WordRenderer:
         return image, text, quality
 
 
-@functools.lru_cache(maxsize=4)
 def load_tools(settings_json: str) -> Tools:
     """Returns this process's fonts, words and fields for settings given as JSON."""
+    with _LOADING:  # readers are threads: the first loads, the others wait for it
+        return _load_tools(settings_json)
+
+
+@functools.lru_cache(maxsize=4)
+def _load_tools(settings_json: str) -> Tools:
     cv2.setNumThreads(1)  # the pictures are small, and workers run beside each other
     settings = plain(ConfigDict(json.loads(settings_json)))
     return Tools(

@@ -46,6 +46,7 @@ def _words() -> ConfigDict:
     words.count = 120_000  # most frequent English words asked of wordfreq
     words.most_frequent = 0  # keep only that many words of the list; 0 keeps all
     words.lengths = (1, 22)  # letters of a word, both ends included
+    words.marked = True  # words with an apostrophe or a dot as well
     words.max_label = 25  # characters of a label, whatever its kind
     words.shares = ConfigDict(  # kinds of label
         {
@@ -64,8 +65,8 @@ def _words() -> ConfigDict:
     )
     words.by_frequency = 0.78  # share of words drawn with p ~ f^power, rest uniform
     words.frequency_power = 0.52
-    words.long_over = 6  # words with more letters are kept with `long_kept` only
-    words.long_kept = 0.30
+    words.long_over = 6  # words with more letters are drawn again, up to three times,
+    words.long_kept = 0.30  # but for this share
     words.marked_kept = 0.35  # the same for words with an apostrophe or a dot
     words.short_kept = 0.45  # the same for words of one and two letters
     words.random_alphabets = RANDOM_ALPHABETS  # one is drawn for each random string
@@ -148,7 +149,7 @@ def _box() -> ConfigDict:
     box = ConfigDict()
     box.tight_share = 0.65  # of the four sides, each by itself
     box.tight = (-0.02, 0.14)  # margin, of the shorter side of the text
-    box.loose = (0.0, 0.40)
+    box.loose = (0.0, 0.46)
     return box
 
 
@@ -185,11 +186,11 @@ def _background() -> ConfigDict:
 
 def _neighbours() -> ConfigDict:
     neighbours = ConfigDict()
-    neighbours.share = 0.30  # of the pictures show other text where the crop is loose
+    neighbours.share = 0.35  # of the pictures show other text where the crop is loose
     neighbours.line_share = 0.65  # have lines above, and as many below
     neighbours.word_share = 0.45  # have a word on the left, and as many on the right
     neighbours.gap = (0.10, 0.65)  # between lines, of the height of capitals
-    neighbours.space = (0.06, 0.32)  # between words, of the font size
+    neighbours.space = (0.15, 0.40)  # between words, of the font size, and tracking
     neighbours.same_case_share = 0.7
     neighbours.other_font_share = 0.3
     neighbours.other_size_share = 0.4

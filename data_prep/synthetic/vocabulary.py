@@ -8,6 +8,7 @@ import logging
 import math
 import os
 import re
+import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 from types import SimpleNamespace
@@ -25,17 +26,18 @@ class Vocabulary:
 
     def __init__(self, words: Iterable[tuple[str, float]], settings: SimpleNamespace):
         shortest, longest = settings.lengths
-        pairs = [(w, f) for w, f in words if w]
+        pairs = [(w.lower(), f) for w, f in words if w and not is_blocked(w)]
         if settings.most_frequent:
             pairs = pairs[: settings.most_frequent]
         pairs = [(w, f) for w, f in pairs if shortest <= len(w) <= longest]
-        if settings.lengths[1] < 10:  # the easy preset: no "o'er", no "u.s."
+        if not settings.marked:  # no "o'er", no "u.s."
             pairs = [(w, f) for w, f in pairs if w.isalpha()]
         if not pairs:
             raise ValueError(f"word list: no word has {shortest} to {longest} letters")
         self.words = [w for w, _ in pairs]
         self.alphabetic = [w for w in self.words if w.isalpha()] or self.words
         self.known = frozenset(self.words)
+        self.frequencies = [f for _, f in pairs]
         weights = [f**settings.frequency_power for _, f in pairs]
         self._cumulative = list(itertools.accumulate(weights))
 
@@ -133,9 +135,12 @@ def write_word_list(path: Path, count: int) -> None:
             continue
         lines.append(f"{word}\t{wordfreq.word_frequency(word, 'en'):.3g}\n")
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    temporary.write_text("".join(lines))
-    os.replace(temporary, path)
+    with tempfile.NamedTemporaryFile(
+        "w", dir=path.parent, prefix=path.name, delete=False, encoding="utf-8"
+    ) as file:
+        file.writelines(lines)
+    os.chmod(file.name, 0o644)
+    os.replace(file.name, path)
 
 
 def _cache_path(count: int) -> Path:

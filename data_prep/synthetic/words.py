@@ -3,6 +3,7 @@
 import math
 import string
 import zlib
+from collections.abc import Callable
 from types import SimpleNamespace
 
 from data_prep.synthetic.dice import Dice
@@ -61,23 +62,36 @@ def belongs(label: str, split: str) -> bool:
 
 
 def draw_text(
-    dice: Dice, vocabulary: Vocabulary, settings: SimpleNamespace, split: str = "any"
+    dice: Dice,
+    vocabulary: Vocabulary,
+    settings: SimpleNamespace,
+    split: str = "any",
+    *,
+    can_show: Callable[[str], bool] = bool,
 ) -> str:
     """Returns a label of a kind drawn from `settings.shares`.
 
     It has 1 to `settings.max_label` characters, all of `CHARACTERS`, and belongs to
-    `split`. The kind is drawn once, so that a split keeps the mix of kinds.
+    `split`. The kind is drawn once, so that a split keeps the mix of kinds; but for
+    single characters, of which none is held out. `can_show` tells whether a font has
+    all characters of a label.
     """
-    kind = dice.kind(settings.shares)
+    shares = settings.shares
+    if split == "heldout":
+        shares = {k: s for k, s in shares.items() if k != "single"} or shares
+    kind = dice.kind(shares)
     for attempt in range(2000):
         if attempt == 500:
             kind = "random"  # a tiny word list may hold nothing of this split
         label = _KINDS[kind](dice, vocabulary, settings)
         if not 0 < len(label) <= settings.max_label or not belongs(label, split):
             continue
-        if not is_blocked(label):
+        if not is_blocked(label) and can_show(label):
             return label
-    raise ValueError(f"split {split!r}: no label found in 2000 draws; see words.shares")
+    raise ValueError(
+        f"split {split!r}: no label found in 2000 draws that the fonts can show; see "
+        "words.shares and fonts.families"
+    )
 
 
 def apply_case(dice: Dice, word: str, settings: SimpleNamespace) -> str:

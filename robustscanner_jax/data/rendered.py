@@ -13,6 +13,7 @@ from robustscanner_jax.data.sources import open_source
 
 PREFIX = "rendered:"
 SPLITS = ("train", "heldout", "any")
+MOST = 2**62  # words of a source: positions are signed numbers of 64 bits
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,7 +24,8 @@ class RenderedSpec:
       preset: of `data_prep.synthetic.presets`.
       seed: of the whole source; image i depends on preset, seed, split and i alone.
       count: images.
-      split: "train", or "heldout" for words that never occur in "train", or "any".
+      split: "train", or "heldout" for spellings that "train" never has as a label (as
+        neighbours of a word it may show them), or "any".
     """
 
     preset: str
@@ -51,9 +53,10 @@ class RenderedSpec:
         except ValueError as error:
             raise ValueError(f"{text}: seed and count are whole numbers") from error
         spec = cls(preset, split=options.get("split", "train"), **numbers)
-        if spec.split not in SPLITS or spec.count < 1 or spec.seed < 0:
+        if spec.split not in SPLITS or not 1 <= spec.count <= MOST or spec.seed < 0:
             raise ValueError(
-                f"{text}: expected a split of {SPLITS}, count >= 1 and seed >= 0"
+                f"{text}: expected a split of {SPLITS}, 1 <= count <= {MOST} and "
+                "seed >= 0"
             )
         return spec
 

@@ -113,7 +113,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     totals: dict[str, float] = collections.defaultdict(float)
     size = 0
     renderer = render.WordRenderer(presets.get_settings(flags.preset), seed=1)
-    renderer.render_jpeg(0)
+    for index in range(flags.warmup):
+        renderer.render_jpeg(index)
     start = time.perf_counter()
     with timed(totals):
         for index in range(flags.warmup, last):

@@ -9,11 +9,12 @@ import json
 import os
 from collections.abc import Iterable
 
+from robustscanner_jax.checksum import file_sha256
+
 
 def of_file(path: str | os.PathLike[str]) -> str:
     """Returns the SHA-256 of a file's bytes, in hexadecimal."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return file_sha256(path)
 
 
 def of_files(

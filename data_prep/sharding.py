@@ -20,6 +20,7 @@ import tqdm
 
 from data_prep import workers
 from robustscanner_jax.data import records
+from robustscanner_jax.whole_file import write_whole
 
 REQUEST_NAME = "request.json"  # what was asked for; a rerun must ask for the same
 
@@ -71,14 +72,6 @@ def claim_folder(folder: Path, request: dict[str, Any]) -> bool:
     folder.mkdir(parents=True, exist_ok=True)
     write_whole(known, json.dumps(request, indent=2, ensure_ascii=False) + "\n")
     return False
-
-
-def write_whole(path: Path, content: str | bytes) -> None:
-    """Writes a file that is either absent or complete, whenever the run is killed."""
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    data = content.encode("utf-8") if isinstance(content, str) else content
-    temporary.write_bytes(data)
-    os.replace(temporary, path)
 
 
 @contextlib.contextmanager

@@ -12,7 +12,6 @@ them. 492 fonts and the words take 14 MB.
 import argparse
 import io
 import logging
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -21,6 +20,7 @@ from fontTools import subset
 from fontTools.ttLib import TTFont
 
 from data_prep.synthetic import fonts, presets, settings, vocabulary
+from robustscanner_jax.whole_file import write_whole
 
 WORDS_NAME = "words.tsv"
 LICENCES_NAME = "LICENCES.tsv"
@@ -44,9 +44,9 @@ def write_bundle(output: Path, font_settings: SimpleNamespace, count: int) -> in
     output.mkdir(parents=True, exist_ok=True)
     lines = ["file\tfamily\tpackage\tlicence\n"]
     for font, path in found:
-        _write_whole(output / font.file, shrink_font(path))
+        write_whole(output / font.file, shrink_font(path))
         lines.append(f"{font.file}\t{font.family}\t{font.package}\t{font.licence}\n")
-    _write_whole(output / LICENCES_NAME, "".join(lines).encode())
+    write_whole(output / LICENCES_NAME, "".join(lines).encode())
     vocabulary.write_word_list(output / WORDS_NAME, count)
     return len(found)
 
@@ -71,12 +71,6 @@ def shrink_font(path: Path) -> bytes:
     buffer = io.BytesIO()
     font.save(buffer)
     return buffer.getvalue()
-
-
-def _write_whole(path: Path, data: bytes) -> None:
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    temporary.write_bytes(data)
-    os.replace(temporary, path)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -43,7 +43,9 @@ def plain_mask(text: str, font: ImageFont.FreeTypeFont) -> np.ndarray | None:
     width, height = core.size
     if not width or not height:
         return None
-    return np.array(core, np.uint8).reshape(height, width)
+    image = Image.new("L", core.size)
+    image.im.paste(core, (0, 0, width, height))  # numpy reads `core` pixel by pixel
+    return np.array(image)
 
 
 def _spaced(

@@ -8,13 +8,13 @@ import logging
 import math
 import os
 import re
-import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 from types import SimpleNamespace
 
 from data_prep.synthetic.dice import Dice
 from robustscanner_jax.charset import DICT90
+from robustscanner_jax.whole_file import write_whole
 
 logger = logging.getLogger(__name__)
 
@@ -135,12 +135,7 @@ def write_word_list(path: Path, count: int) -> None:
             continue
         lines.append(f"{word}\t{wordfreq.word_frequency(word, 'en'):.3g}\n")
     path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(
-        "w", dir=path.parent, prefix=path.name, delete=False, encoding="utf-8"
-    ) as file:
-        file.writelines(lines)
-    os.chmod(file.name, 0o644)
-    os.replace(file.name, path)
+    write_whole(path, "".join(lines))
 
 
 def _cache_path(count: int) -> Path:

@@ -9,9 +9,12 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 
+MAIN = "robustscanner_jax.main"  # the module that all of them run
 # Of clouds and clusters alike: letters, digits and dashes, at most 63.
 NAME = re.compile(r"[a-z]([-a-z0-9]{0,61}[a-z0-9])?")
 BUCKET = re.compile(r"[a-z0-9][a-z0-9._-]{1,61}[a-z0-9]")
+# A wait for capacity takes hours, in which a tool loses its network for a moment.
+FAILURES_IN_A_ROW = 5
 
 
 class LaunchError(Exception):
@@ -64,19 +67,22 @@ class Commands:
           seconds: between two questions.
 
         Raises:
-          LaunchError: the state is one of `failed`, or the command fails.
+          LaunchError: the state is one of `failed`, or the command has failed
+            `FAILURES_IN_A_ROW` times in a row.
         """
         print("+", shlex.join(command), f"# until {ready}", flush=True)
+        failures = 0
         while not self.dry_run:
             done = subprocess.run(command, stdout=subprocess.PIPE, text=True)
-            state = done.stdout.strip()
-            if done.returncode or state in failed:
-                raise LaunchError(
-                    f"{shlex.join(command[:6])} ...: expected {ready}, got "
-                    f"{state or f'status {done.returncode}'}"
-                )
+            state = "" if done.returncode else done.stdout.strip()
             if state == ready:
                 return
+            failures = failures + 1 if done.returncode else 0
+            if failures == FAILURES_IN_A_ROW or state in failed:
+                raise LaunchError(
+                    f"{shlex.join(command[:6])} ...: expected {ready}, got "
+                    f"{state or f'status {done.returncode}, {failures} times in a row'}"
+                )
             time.sleep(seconds)
 
 
@@ -134,7 +140,7 @@ def split_arguments(argv: Sequence[str]) -> tuple[list[str], list[str]]:
 
 def main_command(arguments: Sequence[str], *, python: str = "python3") -> str:
     """Returns the training command as one line of a shell."""
-    return shlex.join([python, "-m", "robustscanner_jax.main", *arguments])
+    return shlex.join([python, "-m", MAIN, *arguments])
 
 
 def run_launcher(

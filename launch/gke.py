@@ -22,6 +22,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from launch.commands import (
+    MAIN,
     Commands,
     LaunchError,
     check_arguments,
@@ -90,7 +91,7 @@ def check(options: argparse.Namespace, arguments: Sequence[str]) -> None:
 def manifest(options: argparse.Namespace, arguments: Sequence[str]) -> str:
     """Returns the JobSet as YAML."""
     template = (TEMPLATES / f"{options.kind}.yaml").read_text(encoding="utf-8")
-    command = ["python3", "-m", "robustscanner_jax.main", *arguments]
+    command = ["python3", "-m", MAIN, *arguments]
     # `$(X)` is Kubernetes' own for a variable. What is JSON is YAML as well; without
     # quotes a bucket called 123 would be a number.
     escaped = [word.replace("$(", "$$(") for word in command]

@@ -3,9 +3,10 @@
 python -m launch.slurm --nodes=8 --gpus-per-node=8 --time=24:00:00 --partition=gpu \
     -- --config=configs/base.py --workdir=/shared/runs/base
 
-One task a GPU; JAX finds the others through SLURM. Two minutes before the time is over
-the tasks get SIGTERM, save and leave with 143, and the job goes back into the queue,
-where the same command goes on. `--dry-run` prints the script.
+One task a GPU; JAX finds the others through SLURM. Two minutes before the time is over,
+or when SLURM preempts the job with some time to leave, the tasks get SIGTERM, save and
+leave with 143. The job goes back into the queue, where the same command goes on:
+`--restarts` times at most, and never after an error. `--dry-run` prints the script.
 """
 
 import argparse
@@ -28,8 +29,14 @@ from launch.commands import (
 SAVE_SECONDS = 120
 # Without seconds or days SLURM reads minutes first: 24:00 would be 24 minutes.
 TIME = re.compile(r"\d+:[0-5]\d:[0-5]\d|\d+-\d{1,2}(:[0-5]\d){0,2}")
-PREEMPTED = 143
+STOPPED = 143  # what tasks leave with after SIGTERM; one that it kills gives the same
+# Not "cuda,cpu": JAX then goes on with the CPU alone where it sees no GPU.
+PLATFORMS = "cuda"
 
+# The shell alone is told that the time is nearly over, and notes it: 143 may also come
+# from tasks that srun ended because another had failed. It tells the tasks by scancel,
+# as srun answers a SIGTERM of its own by killing them at once. When SLURM preempts the
+# job it tells the tasks itself, and the shell sees it by a new PreemptTime.
 SCRIPT = """\
 #!/bin/bash
 #SBATCH --job-name={name}
@@ -38,15 +45,34 @@ SCRIPT = """\
 #SBATCH --gpus-per-node={gpus}
 #SBATCH --cpus-per-task={cpus}
 #SBATCH --time={time}
-#SBATCH --signal=TERM@{save}
+#SBATCH --signal=B:USR1@{save}
 #SBATCH --requeue
 #SBATCH --open-mode=append
 #SBATCH --output={name}-%j.log
 {extra}
-srun --label --kill-on-bad-exit=1 {command}
+told=
+trap 'told=yes; trap "" USR1; scancel --signal=TERM "$SLURM_JOB_ID"' USR1
+preempt_time() {{
+  scontrol show job "$SLURM_JOB_ID" | grep -o 'PreemptTime=[0-9][^ ]*'
+}}
+before=$(preempt_time)
+export JAX_PLATFORMS={platforms}
+srun --label --kill-on-bad-exit=1 --cpus-per-task={cpus} {command} &
+step=$!
+wait "$step"
 status=$?
-if [ "$status" -eq {preempted} ]; then
-  scontrol requeue "$SLURM_JOB_ID"
+if [ "$status" -eq 138 ]; then  # the trap ended the waiting, srun goes on
+  wait "$step"
+  status=$?
+fi
+if [ "$status" -eq {stopped} ]; then
+  now=$(preempt_time)
+  if [ "$now" ] && [ "$now" != "$before" ]; then told=yes; fi
+  if [ "$told" ] && [ "${{SLURM_RESTART_COUNT:-0}}" -lt {restarts} ]; then
+    scontrol requeue "$SLURM_JOB_ID"
+  elif [ "$told" ]; then
+    echo "not requeued: restarted {restarts} times before (--restarts)" >&2
+  fi
 fi
 exit "$status"
 """
@@ -61,6 +87,8 @@ def check(options: argparse.Namespace, arguments: Sequence[str]) -> None:
                 f"--{option.replace('_', '-')}: expected at least 1, got "
                 f"{getattr(options, option)}"
             )
+    if options.restarts < 0:
+        raise LaunchError(f"--restarts: expected 0 or more, got {options.restarts}")
     if not TIME.fullmatch(options.time):
         raise LaunchError(
             "--time: expected HOURS:MM:SS or DAYS-HH[:MM[:SS]], such as 120:00:00 or "
@@ -90,7 +118,9 @@ def script(options: argparse.Namespace, arguments: Sequence[str]) -> str:
         save=SAVE_SECONDS,
         extra="\n".join([*extra, f"cd {shlex.quote(options.folder)} || exit 1"]),
         command=main_command(arguments, python=options.python),
-        preempted=PREEMPTED,
+        platforms=PLATFORMS,
+        stopped=STOPPED,
+        restarts=options.restarts,
     )
 
 
@@ -105,6 +135,7 @@ def parser() -> argparse.ArgumentParser:
     found.add_argument("--gpus-per-node", type=int, default=8)
     found.add_argument("--cpus-per-task", type=int, default=8, help="cores a GPU")
     found.add_argument("--time", default="24:00:00")
+    found.add_argument("--restarts", type=int, default=100, help="out of time")
     found.add_argument("--partition", default="")
     found.add_argument("--account", default="")
     found.add_argument("--folder", default=".", help="of the program, on every node")

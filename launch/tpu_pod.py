@@ -16,6 +16,7 @@ import sys
 from collections.abc import Sequence
 
 from launch.commands import (
+    MAIN,
     Commands,
     LaunchError,
     check_arguments,
@@ -30,6 +31,8 @@ ACTIONS = ("run", "create", "install", "start", "logs", "stop", "delete")
 FOLDER = "robustscanner-jax"  # below the home folder of every worker
 LOG = "robustscanner.log"
 PID = "robustscanner.pid"
+# A missing TPU is an error; with JAX's own choice the CPU would train instead.
+PLATFORMS = "tpu,cpu"
 FAMILIES = ("v2-", "v3-", "v4-", "v5litepod-", "v5p-", "v6e-")
 # Said by the worker before anything is installed.
 PYTHON_CHECK = (
@@ -103,14 +106,24 @@ def on_workers(
 
 
 def install_line(options: argparse.Namespace) -> str:
-    """Returns the shell line that installs the program on a worker."""
-    revision = shlex.quote(options.revision)
+    """Returns the shell line that installs the program on a worker, or moves it.
+
+    The revision is what `--repository` has under this name now, also where the worker
+    had it before and it was moved since. The commit is printed.
+    """
+    revision = shlex.quote(f"{options.revision}^{{commit}}")
+    branch = shlex.quote(f"refs/remotes/origin/{options.revision}^{{commit}}")
     return " && ".join(
         [
             f"(test -d {FOLDER} || git clone -q {shlex.quote(options.repository)} "
             f"{FOLDER})",
             f"cd {FOLDER}",
-            f"git fetch -q && git checkout -q {revision}",
+            f"git remote set-url origin {shlex.quote(options.repository)}",
+            "git fetch -q --prune --tags --force origin",
+            f"commit=$(git rev-parse -q --verify {branch} || "
+            f"git rev-parse --verify {revision})",
+            'git checkout -q --detach "$commit"',
+            "git rev-parse HEAD",
             f"python3 -c {shlex.quote(PYTHON_CHECK)}",
             "python3 -m venv .venv",
             ".venv/bin/pip install -q -r requirements.txt 'jax[tpu]'",
@@ -119,11 +132,19 @@ def install_line(options: argparse.Namespace) -> str:
 
 
 def start_line(arguments: Sequence[str]) -> str:
-    """Returns the shell line that starts training on a worker, and comes back."""
+    """Returns the shell line that starts training on a worker, and comes back.
+
+    It fails while a run that was started before goes on, and adds to the log.
+    """
     command = main_command(arguments, python=".venv/bin/python")
+    # After a restart of the machine the number may be that of any other program.
+    alive = f'grep -qs {MAIN} "/proc/$(cat ~/{PID} 2> /dev/null)/cmdline"'
+    variables = f"JAX_PLATFORMS={PLATFORMS} {COORDINATOR}={AUTO}"
     return (
-        f"cd {FOLDER} && {{ {COORDINATOR}={AUTO} nohup {command} "
-        f"> ~/{LOG} 2>&1 < /dev/null & }} && echo $! > ~/{PID}"
+        f"if {alive}; then echo 'a run goes on here: stop it, and start again when it "
+        f"has saved and left' >&2; exit 1; fi; "
+        f"cd {FOLDER} && {{ {variables} nohup {command} "
+        f">> ~/{LOG} 2>&1 < /dev/null & }} && echo $! > ~/{PID}"
     )
 
 

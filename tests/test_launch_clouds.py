@@ -9,6 +9,7 @@ import stat
 import subprocess
 import sys
 import time
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -114,6 +115,45 @@ def test_a_queue_that_fails_ends_the_waiting(monkeypatch, tmp_path):
         )
 
 
+# Fails as often as its first line says, then there is capacity.
+FLAKY = """\
+#!/bin/sh
+asked=$(($(cat {count}) + 1))
+echo $asked > {count}
+[ $asked -gt {failures} ] && echo {state} && exit
+exit 1
+"""
+
+
+def asking(tmp_path, monkeypatch, *, failures: int, state: str = "ACTIVE"):
+    """Waits for a gcloud that fails first; returns how often it was asked."""
+    count = tmp_path / "count"
+    count.write_text("0")
+    text = FLAKY.format(count=count, failures=failures, state=state)
+    executable(tmp_path / "gcloud", text)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    tool = commands.Commands(dry_run=False)
+    try:
+        tool.wait_for(["gcloud"], ready="ACTIVE", failed=("FAILED",), seconds=0)
+    finally:
+        asked = int(count.read_text())
+    return asked
+
+
+def test_a_network_that_is_gone_for_a_moment_does_not_end_the_waiting(
+    tmp_path, monkeypatch
+):
+    failures = commands.FAILURES_IN_A_ROW - 1
+    assert asking(tmp_path, monkeypatch, failures=failures) == failures + 1
+
+
+def test_a_question_that_always_fails_ends_the_waiting(tmp_path, monkeypatch):
+    said = "expected ACTIVE, got status 1, 5 times in a row"
+    with pytest.raises(commands.LaunchError, match=said):
+        asking(tmp_path, monkeypatch, failures=100)
+    assert (tmp_path / "count").read_text() == "5\n"
+
+
 @pytest.mark.parametrize(
     ("action", "worker", "part"),
     [("logs", "0", "tail -n +1 -F"), ("stop", "all", "kill -TERM")],
@@ -149,6 +189,7 @@ BAD = [
     (tpu_pod.main, ["stop", *POD, *RUN], "nothing after --"),
     (slurm.main, ["--nodes=0", *RUN], "--nodes"),
     (slurm.main, ["--time=soon", *RUN], "--time"),
+    (slurm.main, ["--restarts=-1", *RUN], "--restarts"),
     (slurm.main, ["--name=a b", *RUN], "--name"),
     (slurm.main, LOCAL, "--workdir"),
     (slurm.main, [], "--config"),
@@ -195,40 +236,6 @@ def test_a_dry_run_prints_what_a_run_does_and_does_nothing(
         assert command.get("input", "") in printed
 
 
-def test_a_batch_script_asks_for_one_task_a_gpu_and_time_to_save(told, tmp_path):
-    arguments = ["--nodes=4", "--gpus-per-node=8", "--partition=a100", *RUN]
-    assert slurm.main(arguments) == 0
-    [call] = told()
-    script = call["input"]
-    asked = [line for line in script.splitlines() if line.startswith("#SBATCH")]
-    for option in ("nodes=4", "ntasks-per-node=8", "gpus-per-node=8", "partition=a100"):
-        assert f"#SBATCH --{option}" in asked
-    assert "#SBATCH --signal=TERM@120" in asked
-    # SLURM reads its options up to the first command.
-    assert script.splitlines()[1 : 1 + len(asked)] == asked
-    assert subprocess.run(["bash", "-n"], input=script, text=True).returncode == 0
-
-
-@pytest.mark.parametrize(("status", "requeued"), [(0, False), (1, False), (143, True)])
-def test_a_preempted_job_goes_back_into_the_queue_and_no_other(
-    status, requeued, tmp_path
-):
-    executable(tmp_path / "srun", f"#!/bin/sh\nexit {status}\n")
-    executable(tmp_path / "scontrol", f'#!/bin/sh\necho "$@" > {tmp_path}/asked\n')
-    options = slurm.parser().parse_args([])
-    environment = {
-        "PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}",
-        "SLURM_JOB_ID": "77",
-    }
-    done = subprocess.run(
-        ["bash"], input=slurm.script(options, RUN[1:]), text=True, env=environment
-    )
-    assert done.returncode == status
-    asked = tmp_path / "asked"
-    assert asked.exists() == requeued
-    assert not requeued or asked.read_text() == "requeue 77\n"
-
-
 def applied(told) -> tuple[dict, dict]:
     [call] = told()
     assert call["arguments"] == ["apply", "-f", "-"]
@@ -264,6 +271,39 @@ def test_a_gpu_jobset_tells_each_pod_its_number_and_where_the_first_is(told):
     path = given["ROBUSTSCANNER_PROCESS_ID"]["fieldRef"]["fieldPath"]
     assert path.endswith("job-completion-index']")
     assert container["resources"]["limits"] == {"nvidia.com/gpu": 8}
+
+
+def test_the_image_finds_the_driver_where_gke_mounts_it():
+    lines = (REPOSITORY / "launch/gke/Dockerfile").read_text().splitlines()
+    assert "ENV LD_LIBRARY_PATH=/usr/local/nvidia/lib64" in lines
+
+
+def platforms_of(launch: list[str], told) -> str:
+    """Returns what a JobSet tells JAX to use."""
+    assert gke.main([*launch, *RUN]) == 0
+    _, job = applied(told)
+    [container] = job["template"]["spec"]["containers"]
+    [found] = [e["value"] for e in container["env"] if e["name"] == "JAX_PLATFORMS"]
+    return found
+
+
+@pytest.mark.skipif(
+    find_spec("libtpu") is not None, reason="a TPU may be there, and be found"
+)
+@pytest.mark.parametrize(("launch", "line"), [(TPU_SET, tpu_pod), (GPU_SET, slurm)])
+def test_a_machine_without_its_accelerator_is_an_error_and_no_training_on_the_cpu(
+    launch, line, told
+):
+    platforms = platforms_of(launch, told)
+    assert platforms == line.PLATFORMS
+    environment = os.environ | {"JAX_PLATFORMS": platforms, "CUDA_VISIBLE_DEVICES": ""}
+    done = subprocess.run(
+        [sys.executable, "-c", "import jax; jax.devices()"],
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 1 and "in backends" in done.stderr, done.stderr
 
 
 @pytest.mark.parametrize("launch", [TPU_SET, GPU_SET])
@@ -313,7 +353,7 @@ PYTHON = """\
 set -u
 if [ "$1" = -c ]; then exec {python} "$@"; fi
 mkdir -p "$3/bin"
-printf '#!/bin/bash\\nexec {python} "$@"\\n' > "$3/bin/python"
+printf '#!/bin/bash\\nexec env JAX_PLATFORMS=cpu {python} "$@"\\n' > "$3/bin/python"
 printf '#!/bin/bash\\n' > "$3/bin/pip"
 chmod +x "$3"/bin/*
 """

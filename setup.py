@@ -11,6 +11,7 @@ setup(
     package_data={
         "robustscanner_jax.shipped": ["*.safetensors"],
         "data_prep.synthetic": ["*.tsv", "*.rot13"],
+        "robustscanner_jax": ["py.typed"],
         "": ["*.html"],
     },
 )

@@ -1,23 +1,45 @@
-"""RobustScanner (ECCV 2020) scene-text recognition in JAX/Flax."""
+"""RobustScanner (ECCV 2020) scene-text recognition in JAX/Flax.
 
+Recognizer.load().read("sign.jpg").text
+"""
+
+import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from robustscanner_jax.image_like import ImageError
+    from robustscanner_jax.inference import load_artefact
+    from robustscanner_jax.models.robustscanner import Explanation
     from robustscanner_jax.reading import Reading
     from robustscanner_jax.recognizer import Recognizer
 
 __version__ = "0.1.0"
-__all__ = ["Reading", "Recognizer", "__version__"]
+__all__ = [
+    "Explanation",
+    "ImageError",
+    "Reading",
+    "Recognizer",
+    "__version__",
+    "load_artefact",
+]
+
+# Imported on first use: worker processes of the pipeline must not load JAX, and a
+# reader of exports need not have it.
+_MODULES = {
+    "Explanation": "models.robustscanner",
+    "ImageError": "image_like",
+    "Reading": "reading",
+    "Recognizer": "recognizer",
+    "load_artefact": "inference",
+}
 
 
 def __getattr__(name: str) -> object:
-    # Imported on first use: worker processes of the pipeline must not load JAX.
-    if name == "Recognizer":
-        from robustscanner_jax.recognizer import Recognizer
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module = importlib.import_module(f"{__name__}.{_MODULES[name]}")
+    return getattr(module, name)
 
-        return Recognizer
-    if name == "Reading":
-        from robustscanner_jax.reading import Reading
 
-        return Reading
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

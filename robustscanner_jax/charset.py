@@ -114,9 +114,18 @@ class Charset:
         ids = list(ids)
         return ids.index(self.end_id) if self.end_id in ids else len(ids)
 
+    def characters_of(self, ids: Sequence[int]) -> list[tuple[int, str]]:
+        """Returns the characters before the first end token, each after its step.
+
+        Padding is left out, which a network may predict within a text: steps may be
+        missing. The unknown token is one character, `UNKNOWN_TEXT`.
+        """
+        return [
+            (step, UNKNOWN_TEXT if i == self.unknown_id else self.characters[i])
+            for step, i in enumerate(ids[: self.length(ids)])
+            if i != self.pad_id
+        ]
+
     def to_text(self, ids: Sequence[int]) -> str:
         """Returns the text before the first end token; padding is left out."""
-        kept = [i for i in ids[: self.length(ids)] if i != self.pad_id]
-        return "".join(
-            UNKNOWN_TEXT if i == self.unknown_id else self.characters[i] for i in kept
-        )
+        return "".join(character for _, character in self.characters_of(ids))

@@ -1,34 +1,45 @@
 """How the network is computed on the device at hand: what moves speed, not meaning."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import jax
 import jax.numpy as jnp
 
 from robustscanner_jax.models.robustscanner import RobustScanner
 
+# Where a name may come from a config or a flag, `str` is taken, and checked.
+ComputeDtype = Literal["auto", "float32", "bfloat16"]
 # Of the recurrences on accelerators: 4 % of a training step on an H100; on CPU it costs
 # 3 %. docs/performance.md
 UNROLL = 4
 
 
-def compute_dtype(name: str) -> Any:
+def compute_dtype(name: ComputeDtype | str) -> Any:
     """Returns the dtype of "float32", "bfloat16" or "auto".
 
     "auto" is bfloat16 on accelerators and float32 on CPU, where bfloat16 is slower.
+
+    Raises:
+      ValueError: another name.
     """
+    if name not in get_args(ComputeDtype):
+        known = ", ".join(get_args(ComputeDtype))
+        raise ValueError(f"dtype: expected one of {known}, got {name!r}")
     if name == "auto":
         name = "bfloat16" if _has_accelerator() else "float32"
     return jnp.dtype(name)
 
 
-def for_device(model: RobustScanner, dtype: str) -> RobustScanner:
+def for_device(model: RobustScanner, dtype: ComputeDtype | str) -> RobustScanner:
     """Returns the network as this process's devices compute it fastest.
 
     Args:
       model: any; its parameters fit the result.
       dtype: see `compute_dtype`.
+
+    Raises:
+      ValueError: `dtype` is no `ComputeDtype`.
     """
     if _has_accelerator():
         return model.clone(dtype=compute_dtype(dtype), unroll=UNROLL)
@@ -41,7 +52,7 @@ def for_device(model: RobustScanner, dtype: str) -> RobustScanner:
     )
 
 
-def _kernel_gradient(name: str) -> Any:
+def _kernel_gradient(name: ComputeDtype | str) -> Any:
     """Returns the dtype of kernel gradients on CPU, see `models.convolution`.
 
     "auto" is bfloat16 where the processor multiplies matrices of it.

@@ -93,8 +93,3 @@ def greedy(
     )
     end = jax.lax.while_loop(unfinished, advance, start)
     return Decoded(end.ids.T, end.probabilities.T)
-
-
-def word_confidence(decoded: Decoded) -> Float[Array, "b"]:
-    """Returns the probability of each whole text, end token included, in [0, 1]."""
-    return jnp.prod(decoded.probabilities, axis=1)

@@ -1,7 +1,7 @@
 """Reading images with an exported network: no config, no checkpoint, JAX only if asked.
 
-reader = load_artefact("exported/")
-reader.read(["sign.jpg"])
+reader = robustscanner_jax.load_artefact("exported/")
+reader.read("sign.jpg").text
 """
 
 from pathlib import Path
@@ -10,7 +10,7 @@ import numpy as np
 
 from robustscanner_jax import artefact, backends
 from robustscanner_jax.artefact import Manifest
-from robustscanner_jax.reading import DecodedRows, Reader
+from robustscanner_jax.reading import DecodedRows, Reader, check_batch_size
 
 PRECISIONS = tuple(artefact.SELF_TEST_TOLERANCE)
 
@@ -32,8 +32,7 @@ class ArtefactReader(Reader):
         backend: backends.Backend,
         batch_size: int,
     ):
-        if batch_size < 1:
-            raise ValueError(f"batch size must be at least 1, got {batch_size}")
+        check_batch_size(batch_size)
         self.weights = manifest
         self.charset = manifest.charset
         self.preprocessing = manifest.preprocessing
@@ -68,7 +67,7 @@ def load_artefact(
 
     Raises:
       ValueError: no artefact, a missing or changed file, another format version, no
-        package that reads it, or a self-test that fails.
+        package that reads it, a self-test that fails, or an argument out of range.
     """
     folder = Path(folder)
     if precision not in PRECISIONS:

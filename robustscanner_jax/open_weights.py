@@ -10,6 +10,7 @@ import numpy as np
 
 from robustscanner_jax import config as config_lib
 from robustscanner_jax import run_folder
+from robustscanner_jax.artefact import MANIFEST_FILE
 from robustscanner_jax.checkpoint_reading import restore_variables
 from robustscanner_jax.weights import Weights, expected_shapes, load_weights, unflatten
 
@@ -29,19 +30,26 @@ def open_weights(path: str | Path | None = None) -> Weights:
       path: file or folder, or a name of `SHIPPED`; None is the first of these.
 
     Raises:
-      ValueError: what `path` names is none of them.
+      ValueError: what `path` names is none of them; of an export it says so.
     """
     if path is None:
         path = _shipped(SHIPPED[0])
     elif str(path) in SHIPPED and not Path(path).exists():
         path = _shipped(str(path))
     path = Path(path)
+    expected = f"expected a weights file, a run folder, or one of {', '.join(SHIPPED)}"
     if not path.exists():
-        raise ValueError(
-            f"{path}: not found; expected a weights file, a run folder, or one of "
-            f"{', '.join(SHIPPED)}"
-        )
+        raise ValueError(f"{path}: not found; {expected}")
+    if path.is_dir() and not (path / "config.json").is_file():
+        if is_export(path):
+            raise ValueError(f"{path}: this is an export: use load_artefact")
+        raise ValueError(f"{path}: no run folder, it has no config.json; {expected}")
     return load_run(path) if path.is_dir() else load_weights(path)
+
+
+def is_export(path: str | Path) -> bool:
+    """Returns whether this is the folder of an export, whole or not."""
+    return (Path(path) / MANIFEST_FILE).is_file()
 
 
 def _shipped(name: str) -> Path:
@@ -102,12 +110,15 @@ def make_card(config: config_lib.Config, workdir: Path, step: int) -> dict[str, 
 
 
 def _accuracy(path: Path, step: int, *, complete: bool) -> dict[str, list[float]]:
-    """Returns accuracy and words by set; empty where they are of another step.
+    """Returns accuracy and words by set; empty where the table tells of other weights.
 
-    A table that does not say its step (of before 2026-11-23) is that of the end.
+    Those of another file or step, or of this one read otherwise. A table that does not
+    say its step or weights (of before 2026-11-23) is that of the run's end.
     """
     table = json.loads(path.read_text()) if path.is_file() else {}
-    of_step = table.get("extra", {}).get("step", step if complete else None)
-    if (table.get("protocol"), of_step) != ("36", step):
+    extra = table.get("extra", {})
+    own = extra.get("weights", ".") == "." and extra.get("rotate_tall") is None
+    of_step = extra.get("step", step if complete else None)
+    if not own or (table.get("protocol"), of_step) != ("36", step):
         return {}
     return {s["name"]: [s["accuracy"], s["words"]] for s in table["sets"]}

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import numpy as np
 
-from robustscanner_jax.reading import Reader, to_bgr
+from robustscanner_jax.image_like import ImageError
+from robustscanner_jax.reading import Reader
 from robustscanner_jax.recognizer import Recognizer
 from robustscanner_jax.report import draw_attention
-from robustscanner_jax.rotation import Row, check_ratio, crop_rows
+from robustscanner_jax.rotation import Row
 
 IMAGE_SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
 
@@ -41,49 +42,50 @@ def run(
     Args:
       recognizer: what reads.
       paths: of images and folders.
-      pictures: folder for a picture an image of where both branches looked; needs a
-        `Recognizer`. None draws nothing.
+      pictures: folder for a picture an image of where both branches looked; None draws
+        nothing.
       rotate_tall: see `rotation.turned_rows`.
 
     Returns how many could not be read.
+
+    Raises:
+      TypeError: pictures of a reader that is no `Recognizer`.
+      ValueError: `rotate_tall` is below 1.
     """
-    check_ratio(rotate_tall)
+    if pictures is not None and not isinstance(recognizer, Recognizer):
+        kind = type(recognizer).__name__
+        raise TypeError(f"pictures: expected a Recognizer to draw them, got {kind}")
     failed, drawn = 0, set[str]()
-    crops: list[tuple[Path, list[Row]]] = []
-
-    def flush() -> None:
-        found = recognizer.read_crops([rows for _, rows in crops])
-        for (path, rows), (reading, won) in zip(crops, found, strict=True):
-            print(f"{path}\t{reading.text}\t{reading.confidence:.4f}", flush=True)
-            if pictures is not None and isinstance(recognizer, Recognizer):
-                # The name may be taken, by an image of another folder or suffix.
-                others = (f"{path.stem}-{n}" for n in itertools.count(2))
-                names = itertools.chain([path.stem], others)
-                name = next(name for name in names if name not in drawn)
-                drawn.add(name)
-                draw_reading(recognizer, rows[won], pictures / f"{name}.png")
-        crops.clear()
-
-    for path in find_images(paths):
-        try:
-            rows = crop_rows(to_bgr(path), recognizer.preprocessing, rotate_tall)
-        except (ValueError, OSError) as error:
-            reason = error.strerror if isinstance(error, OSError) else error
-            if path.is_dir():
-                reason = "no image in this folder"
-            print(f"{path}: {reason}", file=sys.stderr)
+    files = list(find_images(paths))
+    readings = recognizer.read_each(files, rotate_tall=rotate_tall)
+    for file, reading in zip(files, readings, strict=True):
+        if isinstance(reading, ImageError):
+            reason = "no image in this folder" if file.is_dir() else reading.reason
+            print(f"{file}: {reason}", file=sys.stderr)
             failed += 1
             continue
-        crops.append((path, rows))
-        if len(crops) == recognizer.batch_size:
-            flush()
-    flush()
+        print(f"{file}\t{reading.text}\t{reading.confidence:.4f}", flush=True)
+        if pictures is not None and isinstance(recognizer, Recognizer):
+            picture = pictures / f"{_unused(file.stem, drawn)}.png"
+            row = recognizer.row_of(file, rotate_tall=rotate_tall)
+            draw_reading(recognizer, row, picture)
     return failed
+
+
+def _unused(stem: str, drawn: set[str]) -> str:
+    """Returns a name for a picture, and notes it.
+
+    The stem may be taken, by an image of another folder or suffix.
+    """
+    others = (f"{stem}-{n}" for n in itertools.count(2))
+    name = next(name for name in itertools.chain([stem], others) if name not in drawn)
+    drawn.add(name)
+    return name
 
 
 def draw_reading(recognizer: Recognizer, row: Row, path: Path) -> None:
     """Writes a picture of how one row of `resize_and_pad` was read."""
-    reading, explanation = recognizer.explain(row)
+    reading, explanation = recognizer.explain_row(row)
     bgr = recognizer.preprocessing.channel_order == "BGR"
     path.parent.mkdir(parents=True, exist_ok=True)
     image = row[0][..., ::-1] if bgr else row[0]

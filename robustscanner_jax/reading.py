@@ -4,23 +4,25 @@ No JAX in here: an exported network is read where JAX is not installed.
 """
 
 import abc
+import collections
 import dataclasses
-import re
-from collections.abc import Sequence
+import functools
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, overload
 
 import numpy as np
-from PIL import Image, ImageOps
 
 from robustscanner_jax import rotation
-from robustscanner_jax.charset import UNKNOWN_TEXT, Charset
-from robustscanner_jax.data.images import decode_image
+from robustscanner_jax.charset import Charset
+from robustscanner_jax.image_like import ImageError, ImageLike, is_image, to_bgr
 from robustscanner_jax.preprocessing import Preprocessing
 from robustscanner_jax.rotation import Row, crop_rows
 
-# A path, a PIL image, or an array: [h, w, 3] RGB or [h, w] grey, uint8.
-ImageLike = str | Path | Image.Image | np.ndarray
+# Threads that decode files while the network reads the batch before.
+DECODERS = 2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,18 +32,19 @@ class Reading:
     Attributes:
       text: empty where nothing was read.
       confidence: probability of the whole text, in [0, 1].
-      character_confidences: probability of each character, in [0, 1].
+      character_confidences: probability of each of `characters`, in [0, 1].
+      characters: of which the text is made. `<UKN>` is one where the network says
+        unknown. Where they are not given: each character of the text.
     """
 
     text: str
     confidence: float
     character_confidences: tuple[float, ...]
+    characters: tuple[str, ...] = ()
 
-    @property
-    def characters(self) -> tuple[str, ...]:
-        """The text, a step an entry: `<UKN>` is one, where the network says unknown."""
-        unknown = re.escape(UNKNOWN_TEXT)
-        return tuple(re.findall(f"{unknown}|.", self.text, re.DOTALL))
+    def __post_init__(self):
+        if not self.characters:
+            object.__setattr__(self, "characters", tuple(self.text))
 
 
 class DecodedRows(NamedTuple):
@@ -54,6 +57,14 @@ class DecodedRows(NamedTuple):
 
     ids: np.ndarray
     probabilities: np.ndarray
+
+
+def check_batch_size(batch_size: int) -> None:
+    """Raises `ValueError` unless it is a whole number of at least 1."""
+    if not isinstance(batch_size, int | np.integer) or batch_size < 1:
+        raise ValueError(
+            f"batch_size: expected a whole number of at least 1, got {batch_size!r}"
+        )
 
 
 class Reader(abc.ABC):
@@ -80,43 +91,129 @@ class Reader(abc.ABC):
         names and shapes.
         """
 
-    def to_readings(self, decoded: Any, count: int) -> list[Reading]:
-        """Returns the first `count` rows as texts."""
-        ids = np.asarray(decoded.ids)[:count].tolist()
-        probabilities = np.asarray(decoded.probabilities)[:count].astype(np.float64)
-        return [
-            Reading(
-                text=self.charset.to_text(row),
-                confidence=float(p.prod()),
-                character_confidences=tuple(p[: self.charset.length(row)].tolist()),
-            )
-            for row, p in zip(ids, probabilities, strict=True)
-        ]
+    @overload
+    def read(
+        self, images: ImageLike, *, rotate_tall: float | None = None
+    ) -> Reading: ...
+
+    @overload
+    def read(
+        self, images: Iterable[ImageLike], *, rotate_tall: float | None = None
+    ) -> list[Reading]: ...
 
     def read(
-        self, images: Sequence[ImageLike], *, rotate_tall: float | None = None
-    ) -> list[Reading]:
-        """Returns one reading an image, in order.
+        self,
+        images: ImageLike | Iterable[ImageLike],
+        *,
+        rotate_tall: float | None = None,
+    ) -> Reading | list[Reading]:
+        """Returns the reading of one image, or a list of those of many, in order.
 
         Args:
-          images: word crops: paths, PIL images, or uint8 arrays `[h, w, 3]` RGB or
-            `[h, w]` grey.
+          images: one word crop, or an iterable of them. A crop is a path, the bytes of
+            an image file, a PIL image, or a uint8 array: `[h, w, 3]` RGB, `[h, w]` or
+            `[h, w, 1]` grey. An array `[n, h, w, 3]` is n crops.
           rotate_tall: crops over so many times as tall as wide are read at 90 and 270
             degrees as well, and the surest reading counts (see `rotation`); None: none.
 
         Raises:
-          ValueError: one of them cannot be read; the message names it.
+          ImageError: one of them cannot be read; a ValueError that names it. What
+            `read_each` does with it costs nothing else.
+          TypeError: one of them is no image of any kind.
+          ValueError: `rotate_tall` is below 1.
+        """
+        readings: list[Reading] = []
+        for found in self.read_each(images, rotate_tall=rotate_tall):
+            if isinstance(found, ImageError):
+                raise found
+            readings.append(found)
+        return readings[0] if is_image(images) else readings
+
+    def read_each(
+        self,
+        images: ImageLike | Iterable[ImageLike],
+        *,
+        rotate_tall: float | None = None,
+    ) -> Iterator[Reading | ImageError]:
+        """Yields a reading for each image, in order, or why it cannot be read.
+
+        Files are decoded while the images before them are read: up to two batches are
+        taken from the iterable before their first reading comes.
+
+        Args:
+          images, rotate_tall: as in `read`.
+
+        Raises:
+          TypeError: one of them is no image of any kind.
+          ValueError: `rotate_tall` is below 1.
         """
         rotation.check_ratio(rotate_tall)
-        readings: list[Reading] = []
-        for start in range(0, len(images), self.batch_size):
-            chunk = images[start : start + self.batch_size]
-            crops = [
-                self._prepare(image, f"image {start + i}", rotate_tall)
-                for i, image in enumerate(chunk)
-            ]
-            readings += [reading for reading, _ in self.read_crops(crops)]
-        return readings
+        given: Any = [images] if is_image(images) else images
+        try:
+            iterator = iter(given)
+        except TypeError:
+            kind = type(images).__name__
+            raise TypeError(
+                f"expected an image or an iterable of images, got {kind}"
+            ) from None
+        return self._read_each(iterator, rotate_tall)
+
+    def _read_each(
+        self, images: Iterator[ImageLike], rotate_tall: float | None
+    ) -> Iterator[Reading | ImageError]:
+        prepared = self._prepared(images, rotate_tall)
+        while chunk := list(itertools.islice(prepared, self.batch_size)):
+            crops = [crop for crop in chunk if not isinstance(crop, ImageError)]
+            readings = iter(self.read_crops(crops))
+            for crop in chunk:
+                yield crop if isinstance(crop, ImageError) else next(readings)[0]
+
+    def _prepared(
+        self, images: Iterator[ImageLike], rotate_tall: float | None
+    ) -> Iterator[list[Row] | ImageError]:
+        """Yields the rows to read of each image, a batch behind the threads."""
+        threads = ThreadPoolExecutor(DECODERS, thread_name_prefix="decode")
+        waiting: collections.deque[Callable[[], list[Row] | ImageError]]
+        waiting = collections.deque()
+        try:
+            for number, image in enumerate(images):
+                prepare = functools.partial(
+                    self.rows_of, image, f"image {number}", rotate_tall
+                )
+                if isinstance(image, str | Path | bytes):
+                    waiting.append(threads.submit(prepare).result)
+                else:
+                    # At once: an iterator may give the same object again with other
+                    # pixels, as PIL's over the frames of a GIF.
+                    rows = prepare()
+                    waiting.append(lambda rows=rows: rows)
+                if len(waiting) > self.batch_size:
+                    yield waiting.popleft()()
+            while waiting:
+                yield waiting.popleft()()
+        finally:
+            threads.shutdown(cancel_futures=True)
+
+    def rows_of(
+        self, image: ImageLike, name: str, rotate_tall: float | None
+    ) -> list[Row] | ImageError:
+        """Returns the rows to read of an image, or why it cannot be read.
+
+        Args:
+          image, rotate_tall: as in `read`.
+          name: of the image in errors; a path has its own.
+
+        Raises:
+          TypeError: it is no image of any kind.
+        """
+        if isinstance(image, str | Path):
+            name = str(image)
+        try:
+            return crop_rows(to_bgr(image), self.preprocessing, rotate_tall)
+        except TypeError as error:
+            raise TypeError(f"{name}: {error}") from None
+        except (ValueError, OSError) as error:
+            return ImageError(name, getattr(error, "strerror", None) or str(error))
 
     def read_crops(self, crops: Sequence[Sequence[Row]]) -> list[tuple[Reading, int]]:
         """Reads crops of one or several rows each, as `crop_rows` gives them.
@@ -142,6 +239,22 @@ class Reader(abc.ABC):
         decoded = self.decode(np.stack(pixels), np.asarray(widths, np.int32))
         return self.to_readings(decoded, len(rows))
 
+    def to_readings(self, decoded: Any, count: int) -> list[Reading]:
+        """Returns the first `count` rows as texts."""
+        ids = np.asarray(decoded.ids)[:count].tolist()
+        probabilities = np.asarray(decoded.probabilities)[:count].astype(np.float64)
+        return list(map(self._as_reading, ids, probabilities))
+
+    def _as_reading(self, ids: list[int], probabilities: np.ndarray) -> Reading:
+        spelled = self.charset.characters_of(ids)
+        characters = tuple(character for _, character in spelled)
+        return Reading(
+            text="".join(characters),
+            confidence=float(probabilities.prod()),
+            character_confidences=tuple(float(probabilities[t]) for t, _ in spelled),
+            characters=characters,
+        )
+
     def padded_size(self, count: int) -> int:
         """Returns how many rows are computed where `count` are asked for."""
         if not self.smallest_batch:
@@ -150,39 +263,3 @@ class Reader(abc.ABC):
         while size < count:
             size *= 2
         return min(size, self.batch_size)
-
-    def _prepare(
-        self, image: ImageLike, name: str, rotate_tall: float | None
-    ) -> list[Row]:
-        if isinstance(image, str | Path):
-            name = str(image)
-        try:
-            return crop_rows(to_bgr(image), self.preprocessing, rotate_tall)
-        except (ValueError, OSError) as error:
-            # Pillow's own have no strerror.
-            raise ValueError(
-                f"{name}: {getattr(error, 'strerror', None) or error}"
-            ) from error
-
-
-def to_bgr(image: ImageLike) -> np.ndarray:
-    """Returns BGR pixels `[h, w, 3]` uint8 of anything `Reader.read` takes."""
-    if isinstance(image, str | Path):
-        return decode_image(Path(image).read_bytes())
-    if not isinstance(image, np.ndarray):
-        # Turned as its EXIF data say, like a file.
-        image = np.asarray(_eight_bits(ImageOps.exif_transpose(image)).convert("RGB"))
-    if image.ndim == 2:
-        image = np.repeat(image[..., None], 3, axis=-1)
-    return np.ascontiguousarray(image[..., ::-1])
-
-
-def _eight_bits(image: Image.Image) -> Image.Image:
-    """Returns an image of 16 bits a pixel scaled as a file is, any other as it is.
-
-    Pillow's conversion cuts values off at 255.
-    """
-    values = np.asarray(image) if image.mode.startswith("I") else None
-    if values is None or (image.mode == "I" and values.max() < 256):
-        return image
-    return Image.fromarray((values >> 8).clip(0, 255).astype(np.uint8))

@@ -1,4 +1,4 @@
-"""Reading images from Python: `Recognizer.load().read(["sign.jpg"])`."""
+"""Reading images from Python: `Recognizer.load().read("sign.jpg").text`."""
 
 import functools
 from pathlib import Path
@@ -9,13 +9,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from robustscanner_jax import partition
-from robustscanner_jax.compute import for_device
+from robustscanner_jax.compute import ComputeDtype, for_device
 from robustscanner_jax.decoding import Decoded, greedy
+from robustscanner_jax.image_like import ImageError, ImageLike
 from robustscanner_jax.models.normalise import normalise
 from robustscanner_jax.models.robustscanner import Explanation, RobustScanner
 from robustscanner_jax.open_weights import open_weights
 from robustscanner_jax.preprocessing import Preprocessing
-from robustscanner_jax.reading import Reader, Reading
+from robustscanner_jax.reading import Reader, Reading, check_batch_size
+from robustscanner_jax.rotation import Row, check_ratio
 from robustscanner_jax.weights import Weights
 
 
@@ -56,10 +58,21 @@ class Recognizer(Reader):
       weights: network, charset and preprocessing.
       batch_size: rows computed at once; smaller batches are padded to a power of two,
         so that few shapes are compiled.
-      dtype: of the computation, see `compute.compute_dtype`.
+      dtype: of the computation: "float32", "bfloat16", or "auto", which is bfloat16 on
+        accelerators and float32 on CPU.
+
+    Raises:
+      ValueError: `batch_size` is below 1, or there is no such `dtype`.
     """
 
-    def __init__(self, weights: Weights, *, batch_size: int = 64, dtype: str = "auto"):
+    def __init__(
+        self,
+        weights: Weights,
+        *,
+        batch_size: int = 64,
+        dtype: ComputeDtype | str = "auto",
+    ):
+        check_batch_size(batch_size)
         self.weights = weights
         self.charset = weights.charset
         self.preprocessing = weights.preprocessing
@@ -74,14 +87,19 @@ class Recognizer(Reader):
 
     @classmethod
     def load(
-        cls, path: str | Path | None = None, *, batch_size: int = 64, dtype="auto"
+        cls,
+        path: str | Path | None = None,
+        *,
+        batch_size: int = 64,
+        dtype: ComputeDtype | str = "auto",
     ) -> "Recognizer":
         """Opens a weights file, a run folder, or weights that ship.
 
-        "small" and "tiny" ship; None is "small".
+        "small" and "tiny" ship; None is "small". `load_artefact` opens an export.
 
         Raises:
-          ValueError: what `path` names cannot be read as either.
+          ValueError: what `path` names cannot be read as either, or an argument is not
+            what the class takes.
         """
         return cls(open_weights(path), batch_size=batch_size, dtype=dtype)
 
@@ -95,19 +113,60 @@ class Recognizer(Reader):
         batch = partition.put_batch(batch, ("image", "width"), self.mesh)
         return _decode(self.model, self.preprocessing, self._variables, **batch)
 
-    def explain(self, row: tuple[np.ndarray, int]) -> tuple[Reading, Explanation]:
+    def explain(
+        self, image: ImageLike, *, rotate_tall: float | None = None
+    ) -> tuple[Reading, Explanation]:
+        """Reads one image and shows where the network looked.
+
+        Args:
+          image: as in `read`.
+          rotate_tall: as in `read`.
+
+        Returns:
+          The reading, and float32 arrays without the batch axis, a step for each of its
+          characters and one for the end (missing where the text is as long as the
+          decoder): both branches' attention over the cells of the map, `[t, h, w]`,
+          and the position's share of the features, `[t]` in [0, 1].
+
+        Raises:
+          ImageError: the image cannot be read.
+          TypeError: it is no image of any kind.
+          ValueError: `rotate_tall` is below 1.
+        """
+        return self.explain_row(self.row_of(image, rotate_tall=rotate_tall))
+
+    def row_of(self, image: ImageLike, *, rotate_tall: float | None = None) -> Row:
+        """Returns the row of an image whose reading counts: as it is, or turned.
+
+        Raises:
+          ImageError, TypeError, ValueError: as `explain`.
+        """
+        check_ratio(rotate_tall)
+        rows = self.rows_of(image, "image", rotate_tall)
+        if isinstance(rows, ImageError):
+            raise rows
+        if len(rows) == 1:
+            return rows[0]
+        ((_, won),) = self.read_crops([rows])
+        return rows[won]
+
+    def explain_row(self, row: Row) -> tuple[Reading, Explanation]:
         """Reads one row of `resize_and_pad` and shows where the network looked.
 
-        Returns the reading, and attention maps and the position share of each of its
-        characters and the end, without the batch axis.
+        Returns what `explain` returns.
         """
         pixels, width = row
         fixed = self.model, self.preprocessing, self._variables
         image, widths = jnp.asarray(pixels[None]), jnp.array([width], jnp.int32)
         decoded = _decode(*fixed, image, widths)
-        reading = self.to_readings(decoded, 1)[0]
-        steps = min(len(reading.character_confidences) + 1, self.model.max_len)
+        ids = np.asarray(decoded.ids)
         tokens = np.full((1, self.model.max_len), self.model.start_id, np.int32)
-        tokens[0, 1:] = np.asarray(decoded.ids)[0, :-1]
+        tokens[:, 1:] = ids[:, :-1]
         explanation = _explain(*fixed, image, widths, jnp.asarray(tokens))
-        return reading, jax.tree.map(lambda x: np.asarray(x)[0, :steps], explanation)
+        spelled = self.charset.characters_of(ids[0].tolist())
+        steps = [step for step, _ in spelled]
+        end = self.charset.length(ids[0].tolist())
+        if end < self.model.max_len:
+            steps.append(end)
+        reading = self.to_readings(decoded, 1)[0]
+        return reading, jax.tree.map(lambda x: np.asarray(x)[0, steps], explanation)

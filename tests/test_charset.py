@@ -67,6 +67,17 @@ def test_any_ids_that_a_network_can_predict_become_text(ids):
     assert text == "".join(expected)
 
 
+@given(st.lists(st.integers(0, DEFAULT.num_tokens - 1), max_size=40))
+def test_each_character_has_its_step_and_padding_within_a_text_has_none(ids):
+    found = DEFAULT.characters_of(ids)
+    assert "".join(character for _, character in found) == DEFAULT.to_text(ids)
+    padding = [i for i in range(DEFAULT.length(ids)) if ids[i] == DEFAULT.pad_id]
+    steps = [step for step, _ in found]
+    assert sorted(steps + padding) == list(range(DEFAULT.length(ids)))
+    for step, character in found:
+        assert (character == UNKNOWN_TEXT) == (ids[step] == DEFAULT.unknown_id)
+
+
 def test_the_default_ids_are_those_of_mmocr_1():
     assert len(DICT90) == 90
     assert (DEFAULT.end_id, DEFAULT.pad_id, DEFAULT.unknown_id) == (90, 91, 92)

@@ -46,6 +46,12 @@ def test_a_named_dtype_is_taken_on_any_device():
     assert compute_dtype("float32") == jnp.float32
 
 
+@pytest.mark.parametrize("dtype", ["bf16", "float64", "int32", "", None])
+def test_another_dtype_is_refused_with_the_ones_there_are(dtype):
+    with pytest.raises(ValueError, match="one of auto, float32, bfloat16, got"):
+        for_device(RobustScanner(width="nano"), dtype)
+
+
 def test_several_processes_compute_one_program_whatever_their_processors(monkeypatch):
     monkeypatch.setattr(jax, "default_backend", lambda: "cpu")
     monkeypatch.setattr(jax, "process_count", lambda: 2)

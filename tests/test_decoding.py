@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from helpers import (
     BATCH,
-    CHARSET,
     MAX_LEN,
     eloquent,
     logits_of,
@@ -16,7 +15,7 @@ from helpers import (
     small_model,
 )
 
-from robustscanner_jax.decoding import Decoded, greedy, word_confidence
+from robustscanner_jax.decoding import greedy
 
 MODEL = small_model()
 TOLERANCE = 1e-5  # of a probability
@@ -238,13 +237,7 @@ def test_decoding_stops_when_every_row_has_ended():
     assert steps_run(MODEL, variables, image[short], width[short]) == expected < MAX_LEN
 
 
-def test_word_confidence_is_the_product_over_the_characters_and_the_end():
-    ids = np.array([[1, 2, CHARSET.end_id, CHARSET.pad_id]])
-    decoded = Decoded(jnp.asarray(ids), jnp.array([[0.5, 0.8, 0.9, 1.0]]))
-    np.testing.assert_allclose(word_confidence(decoded), [0.5 * 0.8 * 0.9], rtol=1e-6)
-
-
-def test_word_confidence_ignores_what_comes_after_the_end():
+def test_the_product_of_a_row_is_over_the_characters_and_the_end():
     image, width = random_images(2, BATCH)
     ids, probabilities, _ = slow_greedy(MODEL, eloquent(), image, width)
     expected = [
@@ -253,5 +246,5 @@ def test_word_confidence_ignores_what_comes_after_the_end():
             probabilities, num_characters(ids, MODEL.end_id), strict=True
         )
     ]
-    got = word_confidence(greedy(MODEL, eloquent(), image, width))
-    np.testing.assert_allclose(got, expected, rtol=1e-4)
+    got = np.asarray(greedy(MODEL, eloquent(), image, width).probabilities)
+    np.testing.assert_allclose(got.prod(axis=1), expected, rtol=1e-4)

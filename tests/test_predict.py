@@ -5,6 +5,14 @@ import pytest
 from training import noise_image, reader
 
 from robustscanner_jax import predict
+from robustscanner_jax.reading import Reader
+
+
+class Silent(Reader):
+    """Reads nothing."""
+
+    def decode(self, image, width):
+        raise NotImplementedError
 
 
 @pytest.fixture(scope="module")
@@ -78,6 +86,20 @@ def test_pictures_of_the_attention_are_drawn_where_they_are_asked_for(
     (picture,) = (tmp_path / "pictures").iterdir()
     assert picture.name == "0.png" and cv2.imread(str(picture)).std() > 1
     assert len(lines_of(capsys)[0]) == 1
+
+
+def test_pictures_of_a_reader_that_has_no_attention_are_refused(folder, tmp_path):
+    with pytest.raises(TypeError, match="expected a Recognizer to draw them, got"):
+        predict.run(Silent(), [str(folder)], pictures=tmp_path)
+
+
+def test_bad_images_among_several_batches_cost_nothing_else(folder, capsys):
+    paths = [str(folder / name) for name in ("0.png", "notes.txt", "1.png")]
+    given = paths * 5
+    assert predict.run(reader(), given) == 5
+    lines, err = lines_of(capsys)
+    assert [line[0] for line in lines] == [p for p in given if p != paths[1]]
+    assert err.splitlines() == [f"{paths[1]}: not an image (8 bytes)"] * 5
 
 
 def test_images_of_one_name_get_a_picture_each(folder, tmp_path):

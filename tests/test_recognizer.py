@@ -1,17 +1,22 @@
 """Reading from Python: every kind of image, any batch, errors that name the image."""
 
+import dataclasses
+
 import cv2
+import jax
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from training import noise_image, reader, reading_weights
+from training import RULE, noise_image, reader, reading_weights
 
-from robustscanner_jax.charset import DICT90
+from robustscanner_jax.charset import DICT90, UNKNOWN_TEXT
+from robustscanner_jax.image_like import ImageError, to_bgr
 from robustscanner_jax.open_weights import SHIPPED, open_weights
-from robustscanner_jax.reading import Reading, to_bgr
+from robustscanner_jax.preprocessing import resize_and_pad
 from robustscanner_jax.recognizer import Recognizer
+from robustscanner_jax.rotation import crop_rows
 from robustscanner_jax.weights import save_weights
 
 
@@ -46,13 +51,6 @@ def test_a_reading_has_a_confidence_for_each_character(readings):
         # The word's has that of the end token as well.
         product = np.prod(reading.character_confidences)
         assert 0 < reading.confidence <= product + 1e-6
-
-
-@pytest.mark.parametrize("text", ["", "ab", "<UKN>", "a<UKN><UKN>b", "<U>", "\n"])
-def test_the_characters_of_a_text_are_its_steps(text):
-    characters = Reading(text, 0.5, ()).characters
-    assert "".join(characters) == text
-    assert len(characters) == len(text.replace("<UKN>", "?"))
 
 
 def test_there_is_a_character_for_each_confidence(readings):
@@ -151,11 +149,31 @@ def test_a_weights_file_reads_as_the_weights_in_memory(images, readings, tmp_pat
 def test_what_is_no_run_and_no_weights_is_refused_by_name(tmp_path):
     with pytest.raises(ValueError, match="nowhere: not found; expected a weights file"):
         Recognizer.load(tmp_path / "nowhere")
-    with pytest.raises(ValueError, match="is no run folder; train first"):
+    with pytest.raises(ValueError, match=r"no run folder, it has no config\.json; exp"):
         Recognizer.load(tmp_path)
     (tmp_path / "text").write_text("no weights")
     with pytest.raises(ValueError, match="text: not a whole safetensors file"):
         Recognizer.load(tmp_path / "text")
+
+
+def test_an_export_is_refused_with_the_call_that_opens_it(tmp_path):
+    (tmp_path / "manifest.json").write_text("{}")
+    with pytest.raises(ValueError, match="this is an export: use load_artefact") as no:
+        Recognizer.load(tmp_path)
+    assert str(no.value).startswith(f"{tmp_path}: ") and "--" not in str(no.value)
+
+
+@pytest.mark.parametrize("batch_size", [0, -1, 2.5, "8", None])
+def test_a_batch_of_no_rows_is_refused(batch_size):
+    with pytest.raises(ValueError, match="batch_size: expected a whole number of at"):
+        Recognizer(reading_weights(), batch_size=batch_size)
+
+
+@pytest.mark.parametrize("dtype", ["bf16", "float64", "int32", "", None, np.float32])
+def test_a_dtype_that_is_not_computed_in_is_refused_by_name(dtype):
+    message = "dtype: expected one of auto, float32, bfloat16, got "
+    with pytest.raises(ValueError, match=message):
+        Recognizer(reading_weights(), dtype=dtype)
 
 
 @pytest.mark.parametrize("name", SHIPPED)
@@ -175,3 +193,77 @@ def test_what_ships_is_opened_by_its_name_unless_a_file_has_it(
 def test_batches_are_a_multiple_of_the_devices():
     assert Recognizer(reading_weights(), batch_size=9).batch_size == 16
     assert reader().batch_size == reader().smallest_batch == 8
+
+
+def assert_same_explanation(found, expected):
+    assert_same([found[0]], [expected[0]])
+    jax.tree.map(
+        lambda one, other: np.testing.assert_allclose(one, other, atol=1e-5),
+        found[1],
+        expected[1],
+    )
+
+
+def test_an_image_is_explained_as_its_row_is(images, readings, tmp_path):
+    path = tmp_path / "image.png"
+    cv2.imwrite(str(path), images[0])
+    row = resize_and_pad(images[0], RULE)
+    expected = reader().explain_row(row)
+    assert_same([expected[0]], readings[:1])
+    for image in (path, path.read_bytes(), images[0][..., ::-1], row):
+        assert_same_explanation(reader().explain(image), expected)
+
+
+def test_a_tall_image_is_explained_as_it_is_turned_to_be_read():
+    turned = set()
+    for seed in range(12):
+        tall = noise_image(seed, height=48, width=24)[..., ::-1]
+        rows = crop_rows(to_bgr(tall), RULE, 1.0)
+        ((reading, won),) = reader().read_crops([rows])
+        found = reader().explain(tall, rotate_tall=1.0)
+        assert_same([found[0]], [reading])
+        assert_same_explanation(found, reader().explain_row(rows[won]))
+        turned.add(won)
+    assert len(turned) > 1
+    with pytest.raises(ValueError, match="rotate_tall: expected at least 1"):
+        reader().explain(tall, rotate_tall=0)
+
+
+def test_what_cannot_be_read_cannot_be_explained():
+    with pytest.raises(ImageError, match=r"^image: not an image"):
+        reader().explain(b"junk")
+    with pytest.raises(TypeError, match=r"^image: expected a path"):
+        reader().explain(None)
+
+
+def test_the_steps_of_an_explanation_are_the_characters_and_the_end(images):
+    """Also where padding is predicted within a text, which is no character."""
+    weights = reading_weights()
+    charset = weights.charset
+    params = weights.variables["params"]
+    bias = params["classifier"]["bias"].at[charset.pad_id].add(1.5)
+    classifier = params["classifier"] | {"bias": bias}
+    variables = weights.variables | {"params": params | {"classifier": classifier}}
+    weights = dataclasses.replace(weights, variables=variables)
+    # Here the padding token is a character, and what the unknown one was is left out.
+    swapped = dataclasses.replace(
+        charset, pad_id=charset.unknown_id, unknown_id=charset.pad_id
+    )
+    plain = Recognizer(weights, batch_size=8, dtype="float32")
+    whole = Recognizer(dataclasses.replace(weights, charset=swapped), dtype="float32")
+    checked = 0
+    for image in images:
+        row = resize_and_pad(image, RULE)
+        reading, explanation = plain.explain_row(row)
+        every, all_steps = whole.explain_row(row)
+        ended = len(explanation.position_share) - len(reading.characters)
+        assert ended in (0, 1)
+        assert len(reading.characters) == len(reading.character_confidences)
+        if UNKNOWN_TEXT in reading.characters:
+            continue
+        kept = [c != UNKNOWN_TEXT for c in every.characters]
+        kept += [True] * (len(all_steps.position_share) - len(kept))
+        checked += not all(kept)
+        for one, other in zip(explanation, all_steps, strict=True):
+            np.testing.assert_array_equal(one, other[kept])
+    assert checked > 2

@@ -14,6 +14,9 @@ needs("starlette", "uvicorn", "httpx", "python_multipart", "prometheus_client")
 
 from served import PNG, POISON, FakeReader, png, read, running, texts  # noqa: E402
 
+from robustscanner_jax.serving import openapi  # noqa: E402
+from robustscanner_jax.serving.limits import Limits  # noqa: E402
+
 
 @pytest.fixture(scope="module")
 def service():
@@ -87,6 +90,31 @@ def test_pages_and_probes_answer(client):
     assert client.get("/nothing").status_code == 404
 
 
+PROBES = {"/livez", "/readyz", "/metrics"}
+
+
+@pytest.mark.parametrize("token", [True, False])
+def test_the_document_asks_for_a_token_where_the_service_does(token):
+    document = openapi.document(Limits(images=5), token=token)
+    everywhere = document.get("security", [])
+    for path, methods in document["paths"].items():
+        for operation in methods.values():
+            asked = operation.get("security", everywhere)
+            assert asked == ([{"token": []}] if token and path not in PROBES else [])
+
+
+def test_the_document_says_how_many_images_may_be_sent():
+    document = openapi.document(Limits(images=5), token=False)
+    for path, most in (("/read", 5), ("/explain", 1)):
+        operation = document["paths"][path]["post"]
+        content = operation["requestBody"]["content"]
+        form = content["multipart/form-data"]["schema"]["properties"]["image"]
+        assert form["maxItems"] == most
+        several = content["application/json"]["schema"]["oneOf"][1]["properties"]
+        assert several["images"]["maxItems"] == most
+    assert "more than one image" in operation["responses"]["400"]["description"]
+
+
 def test_an_exported_network_says_that_it_cannot_explain(client):
     response = client.post("/explain", content=png(10), headers=PNG)
     assert response.status_code == 404 and "exported" in response.json()["error"]
@@ -117,7 +145,7 @@ def test_metrics_count_requests_images_and_batches(client):
 class Explaining(FakeReader):
     """Breaks where an image is of grey value 20."""
 
-    def explain(self, row):
+    def explain_row(self, row):
         if row[0][0, 0, 0] == 20:
             raise KeyError("a bug")
         names = ("hybrid_attention", "position_attention", "position_share")
@@ -138,6 +166,16 @@ def test_a_failure_of_the_service_is_answered_in_json_logged_and_counted(
         assert read(client, png(10)).json() == {"error": "the service failed"}
         assert values(client, FAILED) == [2]
         assert client.get("/livez").status_code == 200
+
+
+def test_one_image_is_explained_and_more_are_refused():
+    with running(Explaining()) as (client, _):
+        form = [("image", (f"{value}.png", png(value))) for value in (10, 30)]
+        assert client.post("/explain", files=form[:1]).json()["text"] == "a"
+        both = client.post("/explain", files=form)
+        assert both.status_code == 400
+        assert both.json() == {"error": "expected one image, got 2"}
+        assert values(client, READ) == [1]
 
 
 def test_images_that_are_explained_are_counted_as_well():

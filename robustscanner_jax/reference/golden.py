@@ -105,9 +105,7 @@ def published_reading(
     Both leave out what follows the first end token, and padding. The score is one value
     a character (MMOCR) or their mean alone (PaddleOCR; NaN for an empty text).
     """
-    length = charset.length(ids)
-    pairs = zip(list(ids)[:length], list(probabilities)[:length], strict=True)
-    scores = [float(p) for i, p in pairs if i != charset.pad_id]
+    scores = [float(probabilities[step]) for step, _ in charset.characters_of(ids)]
     if find_source(source).mean_score:
         scores = [float(np.mean(scores)) if scores else float("nan")]
     return charset.to_text(ids), scores

@@ -30,27 +30,34 @@ ANSWER = {
 ERROR = {"type": "object", "required": ["error"], "properties": {"error": TEXT}}
 FILE = {"type": "string", "format": "binary"}
 BASE64 = {"type": "string", "format": "byte"}
-BODY = {
-    "multipart/form-data": {
-        "schema": {
-            "type": "object",
-            "properties": {"image": {"type": "array", "items": FILE}},
-        }
+_MAPS = {"type": "array", "items": {"type": "array"}}
+EXPLAINED = {
+    "type": "object",
+    "properties": READING["properties"]
+    | {
+        "hybrid_attention": _MAPS,
+        "position_attention": _MAPS,
+        "position_share": {"type": "array", "items": NUMBER},
     },
-    "application/json": {
-        "schema": {
-            "oneOf": [
-                {"type": "object", "properties": {"image": BASE64}},
-                {
-                    "type": "object",
-                    "properties": {"images": {"type": "array", "items": BASE64}},
-                },
-            ]
-        }
-    },
-    "image/*": {"schema": FILE},
-    "application/octet-stream": {"schema": FILE},
 }
+
+
+def _body(most: int) -> dict[str, Any]:
+    """Returns how up to `most` images are sent."""
+    files, texts = (
+        {"type": "array", "items": kind, "minItems": 1, "maxItems": most}
+        for kind in (FILE, BASE64)
+    )
+    form, one, many = (
+        {"type": "object", "properties": fields}
+        for fields in ({"image": files}, {"image": BASE64}, {"images": texts})
+    )
+    return {
+        "multipart/form-data": {"schema": form},
+        "application/json": {"schema": {"oneOf": [one, many]}},
+        "image/*": {"schema": FILE},
+        "application/octet-stream": {"schema": FILE},
+    }
 
 
 def _refusals(limits: Limits) -> dict[str, str]:
@@ -67,38 +74,49 @@ def _refusals(limits: Limits) -> dict[str, str]:
     }
 
 
-def _operation(summary: str, answer: Any, limits: Limits) -> dict[str, Any]:
-    responses: dict[str, Any] = {
-        "200": {
-            "description": "what was read, in the order of the images",
-            "content": {"application/json": {"schema": answer}},
-        }
-    }
+def _response(description: str, schema: Any) -> dict[str, Any]:
+    content = {"application/json": {"schema": schema}}
+    return {"description": description, "content": content}
+
+
+def _read(limits: Limits) -> dict[str, Any]:
+    text = "what was read, in the order of the images"
+    responses = {"200": _response(text, ANSWER)}
     for status, text in _refusals(limits).items():
         schema = {"anyOf": [ANSWER, ERROR]} if status in ("422", "500") else ERROR
-        content = {"application/json": {"schema": schema}}
-        responses[status] = {"description": text, "content": content}
-    body = {"required": True, "content": BODY}
-    return {"post": {"summary": summary, "requestBody": body, "responses": responses}}
+        responses[status] = _response(text, schema)
+    return {
+        "summary": "Reads one or many images",
+        "requestBody": {"required": True, "content": _body(limits.images)},
+        "responses": responses,
+    }
+
+
+def _explain(limits: Limits) -> dict[str, Any]:
+    refusals = _refusals(limits) | {
+        "400": "malformed body, or more than one image",
+        "404": "an exported network cannot show where it looked",
+        "422": "the image cannot be read",
+    }
+    text = "what was read, and where both branches looked"
+    responses = {"200": _response(text, EXPLAINED)}
+    for status, text in sorted(refusals.items()):
+        responses[status] = _response(text, ERROR)
+    return {
+        "summary": "Reads one image and shows where a live network looked",
+        "requestBody": {"required": True, "content": _body(1)},
+        "responses": responses,
+    }
 
 
 def _probe(summary: str, *statuses: str) -> dict[str, Any]:
     responses = {status: {"description": summary} for status in statuses}
-    return {"get": {"summary": summary, "responses": responses}}
+    # Whatever the document says of tokens: probes are open.
+    return {"get": {"summary": summary, "responses": responses, "security": []}}
 
 
 def document(limits: Limits, *, token: bool) -> dict[str, Any]:
     """Returns the OpenAPI 3.1 document of a service."""
-    maps = {"type": "array", "items": {"type": "array"}}
-    explained = {
-        "type": "object",
-        "properties": READING["properties"]
-        | {
-            "hybrid_attention": maps,
-            "position_attention": maps,
-            "position_share": {"type": "array", "items": NUMBER},
-        },
-    }
     fields: dict[str, Any] = {
         "openapi": "3.1.0",
         "info": {
@@ -107,13 +125,9 @@ def document(limits: Limits, *, token: bool) -> dict[str, Any]:
             "description": "Reads the text of word crops.",
         },
         "paths": {
-            "/read": _operation("Reads one or many images", ANSWER, limits),
-            "/explain": _operation(
-                "Reads one image and shows where a live network looked",
-                explained,
-                limits,
-            ),
-            "/livez": _probe("The process answers", "200"),
+            "/read": {"post": _read(limits)},
+            "/explain": {"post": _explain(limits)},
+            "/livez": _probe("The process answers", "200", "500"),
             "/readyz": _probe("Warmed up and not stopping", "200", "503"),
             "/metrics": _probe("Counters for Prometheus", "200"),
         },

@@ -71,7 +71,7 @@ class Service:
         self._held_bytes = self._answering = 0
         self._decoders = Decoders(reader.preprocessing, max_pixels=limits.pixels)
         # Only a live network can show where it looked.
-        self._explain = getattr(reader, "explain", None)
+        self._explain = getattr(reader, "explain_row", None)
 
     def app(self) -> Starlette:
         """Returns the ASGI application; it warms up when its lifespan starts."""
@@ -269,7 +269,9 @@ class Service:
             )
 
         async def answer(images: list[bytes]) -> Response:
-            row = (await self._decoders.rows(images[:1]))[0]
+            if len(images) > 1:
+                raise Refused(400, f"expected one image, got {len(images)}")
+            (row,) = await self._decoders.rows(images)
             if isinstance(row, str):
                 self.measures.count_images(read=0, unreadable=1)
                 return JSONResponse({"error": row}, 422)

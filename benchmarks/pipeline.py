@@ -13,6 +13,7 @@ import time
 from robustscanner_jax.charset import DICT90, Charset
 from robustscanner_jax.data.pipeline import training_batches
 from robustscanner_jax.data.rendered import open_named
+from robustscanner_jax.data.transforms import Prepare
 from robustscanner_jax.preprocessing import Preprocessing
 
 SECONDS = 8.0
@@ -26,12 +27,14 @@ def images_per_second(
         training_batches(
             [open_named(source)],
             [1.0],
-            charset=Charset.of(DICT90),
-            rule=Preprocessing(),
-            max_len=30,
-            augment_strength=augment,
+            prepare=Prepare(
+                charset=Charset.of(DICT90),
+                rule=Preprocessing(),
+                max_len=30,
+                augment_strength=augment,
+                variants=variants,
+            ),
             batch_size=batch,
-            variants=variants,
             seed=0,
             num_workers=workers,
         )

@@ -9,9 +9,9 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, TextIO
+from typing import Any
 
 from robustscanner_jax.metrics import (
     SetScore,
@@ -19,6 +19,7 @@ from robustscanner_jax.metrics import (
     mean_over_sets,
     mean_over_words,
 )
+from robustscanner_jax.predictions import Prediction, tsv_lines
 from robustscanner_jax.published import (
     PUBLISHED,
     PUBLISHED_PROTOCOLS,
@@ -26,18 +27,9 @@ from robustscanner_jax.published import (
     Published,
     split_name,
 )
+from robustscanner_jax.whole_file import write_whole
 
 FORMAT_VERSION = 1
-
-
-class Prediction(NamedTuple):
-    """One line of predictions.tsv."""
-
-    id: str
-    label: str
-    prediction: str
-    confidence: float
-    set_name: str
 
 
 def _six(scores: Sequence[SetScore]) -> list[SetScore] | None:
@@ -218,15 +210,14 @@ def write_accuracy(
     *,
     predictions: Iterable[Prediction] | None = None,
 ) -> None:
-    r"""Writes accuracy.json and accuracy.md, and predictions.tsv where they are given.
+    """Writes accuracy.json and accuracy.md, and predictions.tsv where they are given.
 
-    Each file appears complete or not at all. In predictions.tsv a backslash, tab, line
-    feed and carriage return inside a field are written as `\\`, `\t`, `\n`, `\r`.
+    Each file appears complete or not at all.
 
     Args:
       folder: created if need be.
       scores, protocol, extra: as for `render_terminal`; `extra` has to fit JSON.
-      predictions: the words, streamed; may be a generator.
+      predictions: the words; may be a generator.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -234,35 +225,11 @@ def write_accuracy(
     text = json.dumps(table, indent=2, ensure_ascii=False, allow_nan=False)
     markdown = render_markdown(scores, protocol, extra)
     if predictions is not None:
-        lines = _prediction_lines(predictions)
-        write_atomically(folder / "predictions.tsv", lambda f: f.writelines(lines))
-    write_atomically(folder / "accuracy.md", lambda f: f.write(markdown + "\n"))
-    write_atomically(folder / "accuracy.json", lambda f: f.write(text + "\n"))
+        _write(folder / "predictions.tsv", "".join(tsv_lines(predictions)))
+    _write(folder / "accuracy.md", markdown + "\n")
+    _write(folder / "accuracy.json", text + "\n")
 
 
-def _prediction_lines(predictions: Iterable[Prediction]) -> Iterable[str]:
-    yield "id\tlabel\tprediction\tconfidence\tset\n"
-    for word in predictions:
-        texts = [escape_field(x) for x in (word.id, word.label, word.prediction)]
-        confidence = f"{word.confidence:.6f}"
-        yield "\t".join([*texts, confidence, escape_field(word.set_name)]) + "\n"
-
-
-def escape_field(text: str) -> str:
-    r"""Returns a text that fits one field of a TSV: `\\`, `\t`, `\n`, `\r` escaped."""
-    text = text.replace("\\", "\\\\").replace("\t", "\\t")
-    return text.replace("\n", "\\n").replace("\r", "\\r")
-
-
-def write_atomically(path: Path, write: Callable[[TextIO], Any]) -> None:
-    """Writes a text file that appears complete or not at all, as UTF-8."""
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    try:
-        # newline="": Windows must not turn the line feeds into two characters.
-        with open(
-            temporary, "w", encoding="utf-8", errors="backslashreplace", newline=""
-        ) as file:
-            write(file)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+def _write(path: Path, text: str) -> None:
+    # Labels may hold lone surrogates, which UTF-8 has not.
+    write_whole(path, text.encode("utf-8", "backslashreplace"))

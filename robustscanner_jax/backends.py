@@ -70,7 +70,7 @@ def choose(graph_format: GraphFormat, wanted: str) -> Backend:
             f"backend {wanted!r} does not read an export in format {graph_format}: "
             f"expected auto or one of {', '.join(known)}"
         )
-    return cast(Backend, wanted)
+    return chosen
 
 
 def open_jax(folder: Path) -> Decode:

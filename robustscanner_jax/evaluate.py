@@ -2,32 +2,23 @@
 
 import collections
 import dataclasses
-import heapq
+import os
 import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from tqdm import tqdm
 
 from robustscanner_jax import accuracy
-from robustscanner_jax.error_page.breakdown import scored_words
-from robustscanner_jax.error_page.build import SetErrors, build_page
-from robustscanner_jax.metrics import (
-    NothingToScore,
-    SetScore,
-    get_protocol,
-    normalise_label,
-    score_set,
-    word_correct,
-)
+from robustscanner_jax.data.reads import Source
+from robustscanner_jax.metrics import NothingToScore, SetScore, score_set
+from robustscanner_jax.predictions import Prediction
 from robustscanner_jax.published import is_contextless
 from robustscanner_jax.reading import Reader
 from robustscanner_jax.report import Sample, draw_samples
+from robustscanner_jax.tally import Tally
 from robustscanner_jax.word_stream import ReadWord, read_words
-
-NUM_SAMPLES = 40
-NUM_MISTAKES = 24
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,13 +36,61 @@ class BenchmarkResult:
     """
 
     score: SetScore
-    predictions: list[accuracy.Prediction]
+    predictions: list[Prediction]
     sizes: list[tuple[int, int] | None]
     unreadable: int
     samples: list[Sample]
     mistakes: list[ReadWord]
     timed_images: int
     seconds: float
+
+
+class WeightsRead(NamedTuple):
+    """Which weights were read.
+
+    Attributes:
+      path: file or folder as it was given, or the name of weights that ship.
+      step: of the training run that they come from; None where it is not known.
+    """
+
+    path: str
+    step: int | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluation:
+    """Some benchmarks, read with one reader.
+
+    Attributes:
+      results: one a benchmark that is scored, in order.
+      unscored: a sentence on each benchmark of which the protocol skips every word.
+      protocol: a key of `metrics.PROTOCOLS`.
+      rotate_tall: see `rotation.turned_rows`.
+      weights: what was read; None where the caller did not say.
+    """
+
+    results: list[BenchmarkResult]
+    unscored: list[str]
+    protocol: str
+    rotate_tall: float | None = None
+    weights: WeightsRead | None = None
+
+    @property
+    def scores(self) -> list[SetScore]:
+        """The rows of the table."""
+        return [result.score for result in self.results]
+
+    def facts(self) -> dict[str, Any]:
+        """Returns what the table says besides: `extra` in accuracy.json."""
+        facts: dict[str, Any] = {
+            "rotate_tall": self.rotate_tall,
+            "images_per_second": images_per_second(self.results),
+        }
+        if self.weights:
+            facts["weights"] = self.weights.path
+            if self.weights.step is not None:
+                facts["step"] = self.weights.step
+        return facts
 
 
 def parse_benchmarks(texts: Iterable[str]) -> list[tuple[str, str]]:
@@ -76,77 +115,16 @@ def _parse_benchmark(text: str) -> tuple[str, str]:
     return name, source
 
 
-class _Tally:
-    """Collects the words of one benchmark, in whatever order they come."""
-
-    def __init__(self, name: str, count: int, protocol: str, channel_order: str):
-        self.unreadable = self.turned = self.turned_won = 0
-        self._name, self._protocol = name, protocol
-        self._stride = max(1, count // NUM_SAMPLES)
-        self._bgr = channel_order == "BGR"
-        self._predictions: dict[int, accuracy.Prediction] = {}
-        self._sizes: dict[int, tuple[int, int] | None] = {}
-        self._samples: dict[int, Sample] = {}
-        self._mistakes: list[tuple[float, int, ReadWord]] = []
-
-    def add(self, word: ReadWord) -> None:
-        reading = word.reading
-        self._predictions[word.number] = accuracy.Prediction(
-            word.id, word.label, reading.text, reading.confidence, self._name
-        )
-        self._sizes[word.number] = word.size
-        self.unreadable += word.error is not None
-        self.turned += word.turned
-        self.turned_won += word.angle != 0
-        right = word_correct(reading.text, word.label, self._protocol)
-        place, rest = divmod(word.number + 1, self._stride)
-        if rest == 0 and place <= NUM_SAMPLES:
-            self._samples[word.number] = self._sample(word, right)
-        scored = normalise_label(word.label, self._protocol) is not None
-        if scored and not right and word.error is None:
-            # Of two that are equally sure, the earlier one stays.
-            entry = reading.confidence, -word.number, word
-            heapq.heappush(self._mistakes, entry)
-            if len(self._mistakes) > NUM_MISTAKES:
-                heapq.heappop(self._mistakes)
-
-    def _sample(self, word: ReadWord, right: bool) -> Sample:
-        pixels, width = word.row
-        image = pixels[:, :width, ::-1] if self._bgr else pixels[:, :width]
-        reading = word.reading
-        return Sample(image, word.label, reading.text, reading.confidence, right)
-
-    @property
-    def predictions(self) -> list[accuracy.Prediction]:
-        return _in_order(self._predictions)
-
-    @property
-    def sizes(self) -> list[tuple[int, int] | None]:
-        return _in_order(self._sizes)
-
-    @property
-    def samples(self) -> list[Sample]:
-        return _in_order(self._samples)
-
-    @property
-    def mistakes(self) -> list[ReadWord]:
-        return [word for _, _, word in sorted(self._mistakes, reverse=True)]
-
-
-def _in_order(by_number: dict[int, Any]) -> list[Any]:
-    return [by_number[number] for number in sorted(by_number)]
-
-
 def read_benchmark(
     reader: Reader,
     name: str,
-    source: Any,
+    source: Source,
     *,
     protocol: str,
     rotate_tall: float | None = None,
     warm: bool = False,
 ) -> BenchmarkResult:
-    """Reads all of a source, whose `[i]` gives `id`, `image` and `text`, and scores it.
+    """Reads all of a source and scores it.
 
     Args:
       reader: what reads.
@@ -156,16 +134,22 @@ def read_benchmark(
       rotate_tall: see `rotation.turned_rows`.
       warm: whether the reader has read a batch before; otherwise the first one compiles
         and is left out of the timing.
+
+    Raises:
+      ValueError: `rotate_tall` is below 1.
+      NothingToScore: the protocol skips every word.
     """
     rule = reader.preprocessing
-    tally = _Tally(name, len(source), protocol, rule.channel_order)
-    started = time.perf_counter() if warm else None
+    tally = Tally(name, len(source), protocol, rule.channel_order)
+    started = time.perf_counter()
     with tqdm(total=len(source), desc=name, unit="img", disable=None) as progress:
-        for word in read_words(reader, source, rotate_tall=rotate_tall):
-            if started is None:
-                started = time.perf_counter()  # the first batch is done
-            tally.add(word)
-            progress.update()
+        batches = read_words(reader, source, rotate_tall=rotate_tall)
+        for number, words in enumerate(batches):
+            for word in words:
+                tally.add(word)
+            progress.update(len(words))
+            if number == 0 and not warm:
+                started = time.perf_counter()  # none of the second batch is read
     untimed = 0 if warm else min(reader.batch_size, len(source))
     score = score_set(
         name,
@@ -187,7 +171,7 @@ def read_benchmark(
         samples=tally.samples,
         mistakes=tally.mistakes,
         timed_images=len(source) - untimed,
-        seconds=time.perf_counter() - started if started else 0.0,
+        seconds=time.perf_counter() - started,
     )
 
 
@@ -201,31 +185,27 @@ def images_per_second(results: Sequence[BenchmarkResult]) -> float | None:
     return images / seconds if images else None
 
 
-def run(
+def read_benchmarks(
     reader: Reader,
-    benchmarks: Sequence[tuple[str, Any]],
+    benchmarks: Sequence[tuple[str, Source]],
     *,
     protocol: str,
-    output: Path | None = None,
-    errors: bool = False,
     rotate_tall: float | None = None,
-    step: int | None = None,
-) -> list[BenchmarkResult]:
-    """Reads named sources and prints the accuracy table.
+    weights: WeightsRead | None = None,
+) -> Evaluation:
+    """Reads named sources; neither prints nor writes.
 
     Args:
       reader: what reads.
       benchmarks: (name, source) pairs.
       protocol: a key of `metrics.PROTOCOLS`.
-      output: folder for accuracy.json, accuracy.md, predictions.tsv, and a picture of
-        samples for each benchmark; None writes nothing.
-      errors: whether the folder gets errors.html as well, the page on what was misread.
       rotate_tall: see `rotation.turned_rows`.
-      step: of the training run that the network comes from, kept in accuracy.json.
+      weights: what `reader` was made of, kept with the results.
 
     Raises:
+      ValueError: `rotate_tall` is below 1.
       NothingToScore: the protocol skips every word of every benchmark. Where it does so
-        in some alone, they are named and left out.
+        in some alone, they are among the `unscored`.
     """
     results: list[BenchmarkResult] = []
     unscored: list[str] = []
@@ -245,62 +225,49 @@ def run(
             results.append(result)
     if benchmarks and not results:
         raise NothingToScore("; ".join(unscored))
-    scores = [result.score for result in results]
-    extra = {
-        "rotate_tall": rotate_tall,
-        "images_per_second": images_per_second(results),
-    }
-    if step is not None:
-        extra["step"] = step
-    print(accuracy.render_terminal(scores, protocol, extra))
-    for line in unscored:
+    return Evaluation(results, unscored, protocol, rotate_tall, weights)
+
+
+def print_table(evaluation: Evaluation) -> None:
+    """Prints the accuracy table, and what was left out of it or could not be read."""
+    table = accuracy.render_terminal(
+        evaluation.scores, evaluation.protocol, evaluation.facts()
+    )
+    print(table)
+    for line in evaluation.unscored:
         print(f"left out: {line}")
-    for result in results:
+    for result in evaluation.results:
         if result.unreadable:
             print(
                 f"{result.score.name}: {result.unreadable} unreadable images count as "
                 "misread"
             )
-    if output:
-        accuracy.write_accuracy(
-            output,
-            scores,
-            protocol,
-            extra,
-            predictions=(p for result in results for p in result.predictions),
-        )
-        (output / "samples").mkdir(parents=True, exist_ok=True)
-        for result in results:
-            draw_samples(
-                result.samples, output / "samples" / f"{result.score.name}.png"
-            )
-        if errors:
-            facts = accuracy.notes(scores, protocol, extra)
-            _write_errors(output / "errors.html", reader, results, protocol, facts)
-    return results
 
 
-def _write_errors(
-    path: Path,
-    reader: Reader,
-    results: Sequence[BenchmarkResult],
-    protocol: str,
-    facts: Sequence[str],
-) -> None:
-    sets = [
-        SetErrors(
-            result.score,
-            scored_words(result.predictions, result.sizes, protocol),
-            result.mistakes,
-            result.unreadable,
-        )
-        for result in results
-    ]
-    html = build_page(
-        sets,
-        facts=facts,
-        ignore_case=get_protocol(protocol).lower_case,
-        channel_order=reader.preprocessing.channel_order,
-        explain=getattr(reader, "explain", None),  # an export has no attention maps
+def write_results(evaluation: Evaluation, output: Path) -> None:
+    """Writes accuracy.json, accuracy.md, predictions.tsv and a picture of each set.
+
+    Args:
+      evaluation: at least one of its benchmarks is scored.
+      output: the folder; made if need be. In its accuracy.json the weights of the run
+        whose folder it is are ".", wherever that folder is moved.
+    """
+    facts = evaluation.facts()
+    if evaluation.weights and _same_folder(evaluation.weights.path, output):
+        facts["weights"] = "."
+    accuracy.write_accuracy(
+        output,
+        evaluation.scores,
+        evaluation.protocol,
+        facts,
+        predictions=(p for result in evaluation.results for p in result.predictions),
     )
-    accuracy.write_atomically(path, lambda file: file.write(html))
+    (output / "samples").mkdir(exist_ok=True)
+    for result in evaluation.results:
+        path = output / "samples" / f"{result.score.name}.png"
+        draw_samples(result.samples, path)
+
+
+def _same_folder(path: str, folder: Path) -> bool:
+    # A weights file is no folder, and a name that ships need not be a path.
+    return os.path.isdir(path) and folder.is_dir() and folder.samefile(path)

@@ -2,8 +2,8 @@
 
 import logging
 from collections.abc import Sequence
-from typing import Any
 
+from robustscanner_jax.data.reads import Source
 from robustscanner_jax.train_log import ExampleCounts, Interval
 
 logger = logging.getLogger(__name__)
@@ -66,7 +66,7 @@ def check(
         )
 
 
-def compare_lengths(sources: Sequence[Any], before: Sequence[int]) -> None:
+def compare_lengths(sources: Sequence[Source], before: Sequence[int]) -> None:
     """Warns of data that changed: every epoch's order depends on how many they are.
 
     Args:

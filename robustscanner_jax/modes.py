@@ -15,11 +15,11 @@ from robustscanner_jax.artefact import GraphFormat
 from robustscanner_jax.backends import optional
 from robustscanner_jax.charset import Charset
 from robustscanner_jax.data.rendered import open_named
+from robustscanner_jax.error_page.run import write_errors
 from robustscanner_jax.export.run import comparison_rows, export_artefact
 from robustscanner_jax.export.triton import export_triton
-from robustscanner_jax.inference import load_artefact
-from robustscanner_jax.open_weights import open_weights
-from robustscanner_jax.reading import Reader
+from robustscanner_jax.inference import ArtefactReader, load_artefact
+from robustscanner_jax.open_weights import SHIPPED, is_export, open_weights
 from robustscanner_jax.recognizer import Recognizer
 from robustscanner_jax.reference import run_import
 from robustscanner_jax.weights import StorageDtype, Weights, save_weights
@@ -70,12 +70,17 @@ def _weights() -> Weights:
     return open_weights(flags.WORKDIR.value or flags.WEIGHTS.value)
 
 
-def _reader() -> Reader:
+def _reader() -> Recognizer | ArtefactReader:
     """Returns what reads: an export, or a network with weights."""
     if not flags.MODEL.value:
         for flag in (flags.BACKEND, flags.PRECISION):
             if FLAGS[flag.name].present:
                 raise app.UsageError(f"--{flag.name} needs --model, an export")
+        for flag in (flags.WORKDIR, flags.WEIGHTS):
+            if flag.value and is_export(flag.value):
+                raise app.UsageError(
+                    f"--{flag.name}={flag.value} is an export: give it to --model"
+                )
         return Recognizer(_weights())
     if flags.WORKDIR.value or flags.WEIGHTS.value:
         raise app.UsageError("give --model, or one of --workdir and --weights")
@@ -90,6 +95,10 @@ def _train(paths: list[str]) -> int:
     if flags.CONFIG.value is None:
         raise app.UsageError("--mode=train needs --config")
     workdir = _need(flags.WORKDIR, "train")
+    if "://" in workdir:
+        raise app.UsageError(
+            f"--workdir={workdir} is an address: mount it, and give the folder"
+        )
     distributed.initialise()
     try:
         train.run(flags.CONFIG.value, Path(workdir))
@@ -106,16 +115,26 @@ def _evaluate(paths: list[str]) -> int:
         )
     named = evaluate.parse_benchmarks(flags.BENCHMARK.value)
     benchmarks = [(name, open_named(source)) for name, source in named]
-    output = Path(flags.OUTPUT.value) if flags.OUTPUT.value else None
-    evaluate.run(
-        _reader(),
+    reader = _reader()
+    evaluation = evaluate.read_benchmarks(
+        reader,
         benchmarks,
         protocol=flags.PROTOCOL.value,
-        output=output,
-        errors=True,
         rotate_tall=flags.ROTATE_TALL.value,
+        weights=evaluate.WeightsRead(_reader_path(), reader.weights.card.get("step")),
     )
+    evaluate.print_table(evaluation)
+    if flags.OUTPUT.value:
+        output = Path(flags.OUTPUT.value)
+        evaluate.write_results(evaluation, output)
+        write_errors(evaluation, reader, output / "errors.html")
     return 0
+
+
+def _reader_path() -> str:
+    """Returns what `_reader` opens, as it was named."""
+    named = flags.MODEL.value or flags.WORKDIR.value or flags.WEIGHTS.value
+    return named or SHIPPED[0]
 
 
 def _predict(paths: list[str]) -> int:

@@ -1,8 +1,15 @@
-"""Pictures that a person would rather look at than numbers."""
+"""Pictures that a person would rather look at than numbers.
 
+Run: python -m robustscanner_jax.report RUN, for the curves of a training run
+"""
+
+import argparse
 import dataclasses
+import json
+import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, UInt8
@@ -105,11 +112,35 @@ def draw_attention(
     figure.savefig(path)
 
 
-def draw_curves(metrics: Sequence[dict[str, float]], path: Path) -> None:
+def read_metrics(workdir: Path) -> list[dict[str, Any]]:
+    """Returns the values that a run logged, a dictionary a step, in order.
+
+    A step that was trained again counts as it was the last time. A line that a killed
+    process left unfinished is skipped.
+
+    Raises:
+      ValueError: the folder has no metrics.jsonl, or no line in it.
+    """
+    path = workdir / "metrics.jsonl"
+    if not path.is_file():
+        raise ValueError(f"{workdir}: expected a run folder, it has no {path.name}")
+    steps: dict[int, dict[str, Any]] = {}
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            values = json.loads(line)
+        except ValueError:
+            continue
+        steps.setdefault(values["step"], {}).update(values)
+    if not steps:
+        raise ValueError(f"{path}: expected lines, nothing is logged yet")
+    return [steps[step] for step in sorted(steps)]
+
+
+def draw_curves(metrics: Sequence[dict[str, Any]], path: Path) -> None:
     """Writes a PNG of loss and accuracies by update.
 
     Args:
-      metrics: lines of metrics.jsonl.
+      metrics: as `read_metrics` returns them.
       path: of the picture.
     """
     figure = Figure(figsize=(7.5, 3.2), dpi=110)
@@ -142,3 +173,24 @@ def draw_curves(metrics: Sequence[dict[str, float]], path: Path) -> None:
 def _plain(text: str) -> str:
     """Returns the text for matplotlib, to which a dollar sign starts a formula."""
     return text.replace("$", r"\$")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Writes RUN/curves.png; returns the exit status."""
+    parser = argparse.ArgumentParser(
+        prog="python -m robustscanner_jax.report",
+        description="Draws loss and accuracies of a training run into RUN/curves.png.",
+    )
+    parser.add_argument("run", metavar="RUN", type=Path, help="the run folder")
+    workdir = parser.parse_args(arguments).run
+    try:
+        draw_curves(read_metrics(workdir), workdir / "curves.png")
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    print(workdir / "curves.png")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -8,11 +8,20 @@ from typing import Any
 import jax
 import numpy as np
 
+from robustscanner_jax import (
+    agreement,
+    distributed,
+    evaluate,
+    flops,
+    health,
+    partition,
+)
 from robustscanner_jax import config as config_lib
-from robustscanner_jax import distributed, evaluate, flops, health, partition
 from robustscanner_jax.checkpoint import Checkpoints, DataPosition, NotSaved
-from robustscanner_jax.data.pipeline import DEVICE_KEYS, training_batches
+from robustscanner_jax.data.pipeline import DEVICE_KEYS, Share, training_batches
+from robustscanner_jax.data.reads import Source
 from robustscanner_jax.data.rendered import open_named
+from robustscanner_jax.data.transforms import Prepare
 from robustscanner_jax.health import TrainingStopped
 from robustscanner_jax.metrics import NothingToScore, protocol_of
 from robustscanner_jax.profiling import ProfiledUpdates
@@ -56,6 +65,8 @@ def run(config: config_lib.Config, workdir: Path) -> None:
         state, position = start(setup, checkpoints)
         _describe(setup, state, sources)
         health.compare_lengths(sources, position.lengths)
+        lengths = [len(source) for source in sources]
+        agreement.check_start(config, int(state.step), lengths)
         with distributed.stop_signals() as signals:
             state = _train(
                 setup, state, position, sources, benchmarks, checkpoints, signals
@@ -66,7 +77,7 @@ def run(config: config_lib.Config, workdir: Path) -> None:
     distributed.wait_for_all("end")  # one process writes the results
 
 
-def _describe(setup: Setup, state: TrainState, sources: list[Any]) -> None:
+def _describe(setup: Setup, state: TrainState, sources: list[Source]) -> None:
     parameters = sum(x.size for x in jax.tree.leaves(state.params))
     logger.info(
         "%s: %s parameters, %s, batch %d on %d %s device(s); data: %s",
@@ -84,8 +95,8 @@ def _train(
     setup: Setup,
     state: TrainState,
     position: DataPosition,
-    sources: list[Any],
-    benchmarks: list[tuple[str, Any]],
+    sources: list[Source],
+    benchmarks: list[tuple[str, Source]],
     checkpoints: Checkpoints,
     signals: distributed.Stops,
 ) -> TrainState:
@@ -131,7 +142,9 @@ def _train(
                     max_bad_share=setup.config.data.max_bad_share,
                 )
                 interval, logged = Interval(clock), everywhere
-            if step % train.save_every == 0 or step == last or stop:
+            evaluates = step % train.evaluate_every == 0 and step != last
+            # Before evaluating as well, which a signal may not let come to its end.
+            if step % train.save_every == 0 or evaluates or step == last or stop:
                 jax.block_until_ready(metrics)  # its time is no saving
                 watchdog.alive()
                 with clock.spent("saving"):
@@ -140,7 +153,7 @@ def _train(
                     _save(checkpoints, state, reached, final=step == last or stop)
             if stop:
                 raise Preempted(f"saved step {step} in {setup.workdir}")
-            if step % train.evaluate_every == 0 and step != last:
+            if evaluates:
                 watchdog.rest()
                 jax.block_until_ready(metrics)
                 with clock.spent("evaluating"):
@@ -194,22 +207,19 @@ def _compile_step(setup: Setup) -> Any:
     return partition.jit_step(step, setup.mesh)
 
 
-def _batches(setup: Setup, sources: list[Any], *, start: int) -> Any:
+def _batches(setup: Setup, sources: list[Source], *, start: int) -> Any:
     data = setup.config.data
     return training_batches(
         sources,
         data.weights,
-        charset=setup.charset,
-        rule=setup.rule,
-        max_len=setup.model.max_len,
-        augment_strength=data.augment,
-        variants=data.variants,
+        prepare=Prepare(
+            setup.charset, setup.rule, setup.model.max_len, data.augment, data.variants
+        ),
         batch_size=data.batch_size,
         seed=setup.config.seed,
         num_workers=data.num_workers,
         start=start,
-        process_index=jax.process_index(),
-        process_count=jax.process_count(),
+        share=Share(jax.process_index(), jax.process_count()),
     )
 
 
@@ -217,35 +227,40 @@ def _evaluate_on_the_way(
     setup: Setup,
     state: TrainState,
     step: int,
-    benchmarks: list[tuple[str, Any]],
+    benchmarks: list[tuple[str, Source]],
     log: RunLog,
 ) -> None:
     """Evaluates; neither a full disk nor odd labels are a reason to stop training."""
     try:
-        scores = [r.score for r in _evaluate(setup, state, step, benchmarks)]
+        evaluation = _evaluate(setup, state, step, benchmarks)
     except (OSError, NothingToScore) as error:
         logger.error("step %d is not evaluated, going on: %s", step, error)
         return
-    log.write_accuracies(step, {s.name: s.accuracy for s in scores})
+    log.write_accuracies(step, {s.name: s.accuracy for s in evaluation.scores})
 
 
 def _evaluate(
-    setup: Setup, state: TrainState, step: int, benchmarks: list[tuple[str, Any]]
-) -> list[evaluate.BenchmarkResult]:
-    """Reads the benchmarks with the current variables, on this process's devices."""
+    setup: Setup, state: TrainState, step: int, benchmarks: list[tuple[str, Source]]
+) -> evaluate.Evaluation:
+    """Reads the benchmarks with the current variables, on this process's devices.
+
+    Every process does so, in the same time, and one of them writes the results.
+    """
+    protocol = protocol_of(setup.charset.characters)
     if not benchmarks:
-        return []
+        return evaluate.Evaluation([], [], protocol)
     variables = jax.tree.map(lambda x: x.addressable_data(0), state.variables)
     weights = Weights(setup.model, variables, setup.charset, setup.rule)
     recognizer = Recognizer(
         weights, batch_size=EVALUATION_BATCH, dtype=np.dtype(setup.model.dtype).name
     )
-    protocol = protocol_of(setup.charset.characters)
-    if not setup.writes:  # the same results, in the same time, without a table
-        return [
-            evaluate.read_benchmark(recognizer, name, source, protocol=protocol)
-            for name, source in benchmarks
-        ]
-    return evaluate.run(
-        recognizer, benchmarks, protocol=protocol, output=setup.workdir, step=step
+    evaluation = evaluate.read_benchmarks(
+        recognizer,
+        benchmarks,
+        protocol=protocol,
+        weights=evaluate.WeightsRead(str(setup.workdir), step),
     )
+    if setup.writes:
+        evaluate.print_table(evaluation)
+        evaluate.write_results(evaluation, setup.workdir)
+    return evaluation

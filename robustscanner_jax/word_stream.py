@@ -6,17 +6,16 @@ they cost what they add and nothing is compiled for them.
 """
 
 import dataclasses
+import functools
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
 from robustscanner_jax import rotation
-from robustscanner_jax.data.pipeline import evaluation_batches
-from robustscanner_jax.data.reads import read_elements
-from robustscanner_jax.data.transforms import Element, pixels_of
-from robustscanner_jax.preprocessing import Preprocessing
+from robustscanner_jax.data.pipeline import EvaluationRecord, evaluation_batches
+from robustscanner_jax.data.reads import Source
 from robustscanner_jax.reading import Reader, Reading
 from robustscanner_jax.rotation import ANGLES, Row
 
@@ -52,54 +51,27 @@ class ReadWord:
     turned: bool
 
 
-class _Measured:
-    """A source whose elements also say the crop's `size`, and how it is read turned."""
-
-    def __init__(self, source: Any, rule: Preprocessing, rotate_tall: float | None):
-        self.name = source.name
-        self._source, self._rule, self._rotate_tall = source, rule, rotate_tall
-
-    def __len__(self) -> int:
-        return len(self._source)
-
-    def __getitem__(self, index: int) -> Element:
-        return self._measured(self._source[index])
-
-    def read_many(self, indices: Sequence[int]) -> list[Element]:
-        return [self._measured(e) for e in read_elements(self._source, indices)]
-
-    def _measured(self, element: Element) -> Element:
-        if "error" in element:
-            return element
-        try:
-            image = pixels_of(element)
-            turned = rotation.turned_rows(image, self._rule, self._rotate_tall)
-        except ValueError:
-            return element  # the pipeline meets the same error, and keeps the place
-        return {**element, "image": image, "size": image.shape[:2], "turned": turned}
-
-
 @dataclasses.dataclass
 class _Crop:
     """A record on its way: the rows to read, and their readings so far."""
 
     number: int
-    element: Element
+    record: EvaluationRecord
     rows: list[Row]
     readings: dict[int, Reading] = dataclasses.field(default_factory=dict)
 
     def read(self) -> ReadWord:
         """Returns the word, once all rows are read."""
-        error, label = self.element.get("error"), self.element.get("text", "")
+        error, label = self.record.error, self.record.text
         places = range(len(self.rows))
         won = rotation.best([self.readings[i].character_confidences for i in places])
         return ReadWord(
             number=self.number,
-            id=self.element["id"],
+            id=self.record.id,
             label=label if error is None else label or LOST_LABEL,
             reading=self.readings[won] if error is None else UNREADABLE,
             error=error,
-            size=None if error else self.element["size"],
+            size=self.record.size,
             row=self.rows[won],
             angle=ANGLES[won],
             turned=len(self.rows) > 1,
@@ -111,46 +83,55 @@ _Batch = tuple[np.ndarray, np.ndarray, list[tuple[_Crop, int]]]
 
 
 def read_words(
-    reader: Reader, source: Any, *, rotate_tall: float | None = None
-) -> Iterator[ReadWord]:
-    """Yields every record of a source, read.
+    reader: Reader, source: Source, *, rotate_tall: float | None = None
+) -> Iterator[list[ReadWord]]:
+    """Yields every record of a source, read: a list for each batch that was computed.
 
     In order, except that a crop which is read turned comes when all its readings are
-    there: `number` says where it belongs.
+    there: `number` says where it belongs. A batch that ends no word is an empty list.
+
+    The first batch, in which the reader may compile, is finished before the second one
+    is begun, so that a clock can be started in between.
 
     Args:
       reader: what reads; always a whole batch of its `batch_size`.
-      source: `[i]` gives `id`, `image` and `text`, or raises for a damaged record.
+      source: its records; a damaged one raises.
       rotate_tall: see `rotation.turned_rows`.
 
     Raises:
       ValueError: `rotate_tall` is below 1.
     """
     rotation.check_ratio(rotate_tall)
-    measured = _Measured(source, reader.preprocessing, rotate_tall)
     waiting: tuple[Any, list[tuple[_Crop, int]]] | None = None
-    for image, width, entries in _batches(reader, measured):
+    for number, batch in enumerate(_batches(reader, source, rotate_tall)):
+        image, width, entries = batch
         decoded = reader.decode(image, width)
+        if number == 0:
+            yield _finished(reader, decoded, entries)
+            continue
         if waiting:  # its texts are waited for while the device has the next batch
-            yield from _finished(reader, *waiting)
+            yield _finished(reader, *waiting)
         waiting = decoded, entries
     if waiting:
-        yield from _finished(reader, *waiting)
+        yield _finished(reader, *waiting)
 
 
-def _batches(reader: Reader, source: _Measured) -> Iterator[_Batch]:
-    size = reader.batch_size
+def _batches(
+    reader: Reader, source: Source, rotate_tall: float | None
+) -> Iterator[_Batch]:
+    size, rule = reader.batch_size, reader.preprocessing
+    turned = functools.partial(rotation.turned_rows, rule=rule, rotate_tall=rotate_tall)
     numbers = itertools.count()
     aside: list[tuple[_Crop, int]] = []
-    for batch, elements in evaluation_batches(
-        source, rule=reader.preprocessing, batch_size=size
+    for batch, records in evaluation_batches(
+        source, rule=rule, batch_size=size, more_rows=turned
     ):
         crops = []
-        for i, element in enumerate(elements):
+        for i, record in enumerate(records):
             # Copied: a crop that is kept must not keep its batch.
             upright = batch["image"][i].copy(), int(batch["width"][i])
-            rows = [upright, *element.pop("turned", ())]
-            crops.append(_Crop(next(numbers), element, rows))
+            rows = [upright, *record.more_rows]
+            crops.append(_Crop(next(numbers), record, rows))
         yield batch["image"], batch["width"], [(crop, 0) for crop in crops]
         aside += [(crop, i) for crop in crops for i in range(1, len(crop.rows))]
         while len(aside) >= size:
@@ -169,9 +150,11 @@ def _turned_batch(entries: list[tuple[_Crop, int]], size: int) -> _Batch:
 
 def _finished(
     reader: Reader, decoded: Any, entries: list[tuple[_Crop, int]]
-) -> Iterator[ReadWord]:
+) -> list[ReadWord]:
+    words = []
     readings = reader.to_readings(decoded, len(entries))
     for (crop, i), reading in zip(entries, readings, strict=True):
         crop.readings[i] = reading
         if len(crop.readings) == len(crop.rows):
-            yield crop.read()
+            words.append(crop.read())
+    return words

@@ -4,18 +4,15 @@ import dataclasses
 import json
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from robustscanner_jax.accuracy import (
-    Prediction,
-    escape_field,
     render_markdown,
     render_terminal,
     to_json,
     write_accuracy,
 )
 from robustscanner_jax.metrics import score_set
+from robustscanner_jax.predictions import Prediction
 from robustscanner_jax.published import (
     PUBLISHED,
     SIX_SETS,
@@ -249,16 +246,3 @@ def test_a_failure_leaves_the_files_of_the_run_before(tmp_path):
     with pytest.raises(ValueError, match="not JSON compliant"):
         write_accuracy(tmp_path, [score("dev", 30)], "36", {"speed": float("nan")})
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
-
-
-def unescape(field):
-    plain = {"\\": "\\", "t": "\t", "n": "\n", "r": "\r"}
-    characters = iter(field)
-    return "".join(plain[next(characters)] if c == "\\" else c for c in characters)
-
-
-@given(st.text(st.one_of(st.sampled_from("\\\t\n\rtnr"), st.characters())))
-def test_an_escaped_field_holds_no_separator_and_loses_nothing(text):
-    field = escape_field(text)
-    assert not set(field) & set("\t\n\r")
-    assert unescape(field) == text

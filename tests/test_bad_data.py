@@ -19,7 +19,7 @@ from robustscanner_jax.data.label_lines import LINE_REASONS
 from robustscanner_jax.data.pipeline import evaluation_batches, training_batches
 from robustscanner_jax.data.records import Record, RecordWriter, shard_path
 from robustscanner_jax.data.sources import open_source
-from robustscanner_jax.data.transforms import Problem
+from robustscanner_jax.data.transforms import Prepare, Problem
 from robustscanner_jax.preprocessing import Preprocessing
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -221,17 +221,17 @@ def test_a_bad_line_is_a_lost_row_of_training_and_evaluation_not_a_lost_run(
     lines = sum(n for reason, n in expected.items() if reason in LINE_REASONS)
     assert len(source) == 40 + expected.total()
     batches = training_batches(
-        [source], [1.0], charset=Charset.of("god, \\wrx"), rule=Preprocessing(),
-        max_len=30, augment_strength=0.0, batch_size=len(source), seed=0, num_workers=0,
+        [source], [1.0], batch_size=len(source), seed=0, num_workers=0,
+        prepare=Prepare(Charset.of("god, \\wrx"), Preprocessing(), max_len=30),
     )  # fmt: skip
     problems = next(iter(batches))["problem"].tolist()
     assert problems.count(Problem.NONE) == 40
     lone = int(name.endswith("jsonl"))  # a lone surrogate, which no charset holds
     assert problems.count(Problem.UNREADABLE) == lines - lone
-    ((batch, elements),) = evaluation_batches(
+    ((batch, records),) = evaluation_batches(
         source, rule=Preprocessing(), batch_size=len(source)
     )
-    errors = [element["error"] for element in elements if "error" in element]
+    errors = [record.error for record in records if record.error is not None]
     assert len(errors) == lines - lone == int((batch["weight"] == 0).sum())
     assert all(f"{name}, line " in error for error in errors)
 

@@ -1,5 +1,6 @@
 """The page on what was misread: its numbers, and that labels stay text."""
 
+import dataclasses
 import html
 import re
 from collections import Counter
@@ -11,12 +12,13 @@ from hypothesis import strategies as st
 from training import ListSource, encode, noise_image, reader
 
 from robustscanner_jax import evaluate
-from robustscanner_jax.accuracy import Prediction
 from robustscanner_jax.error_page import breakdown
 from robustscanner_jax.error_page.breakdown import CASES, Word
 from robustscanner_jax.error_page.build import SetErrors, build_page
+from robustscanner_jax.error_page.run import write_errors
 from robustscanner_jax.html_page import bars, visible
 from robustscanner_jax.metrics import score_set
+from robustscanner_jax.predictions import Prediction
 from robustscanner_jax.reading import Reading
 from robustscanner_jax.word_stream import ReadWord
 
@@ -214,7 +216,7 @@ def test_the_overview_has_a_row_a_set_and_marks_the_contextless_one():
     entries = []
     for name, contextless in (("dev", False), ("RandText", True)):
         score = score_set(name, texts, labels, [0.5] * 2, "exact")
-        score = evaluate.dataclasses.replace(score, contextless=contextless)
+        score = dataclasses.replace(score, contextless=contextless)
         entries.append(SetErrors(score, words, [mistake(1, "cd", "cx")], 0))
     page = build_page(
         entries, facts=[], ignore_case=False, channel_order="RGB", explain=None
@@ -225,18 +227,14 @@ def test_the_overview_has_a_row_a_set_and_marks_the_contextless_one():
     assert "<details>" not in page
 
 
-def test_evaluation_writes_the_page_with_where_the_network_looked(tmp_path):
+def test_the_page_of_an_evaluation_shows_where_the_network_looked(tmp_path):
     elements = [
         {"id": f"<i>{i}", "image": encode(noise_image(i)), "text": "<b>bold"}
         for i in range(3)
     ]
-    evaluate.run(
-        reader(),
-        [("a<b", ListSource([*elements, elements[0] | {"image": b""}]))],
-        protocol="exact",
-        output=tmp_path,
-        errors=True,
-    )
+    source = ListSource([*elements, elements[0] | {"image": b""}])
+    evaluation = evaluate.read_benchmarks(reader(), [("a<b", source)], protocol="exact")
+    write_errors(evaluation, reader(), tmp_path / "errors.html")
     page = (tmp_path / "errors.html").read_text(encoding="utf-8")
     assert page.count('<div class="mistake">') == 3  # the unreadable one has no picture
     assert page.count("<details>") == 3

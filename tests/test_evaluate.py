@@ -1,17 +1,22 @@
 """Benchmarks to scores: nothing vanishes, and what is unreadable is misread."""
 
+import dataclasses
 import json
+import time
 
 import cv2
+import numpy as np
 import pytest
+from helpers import CHARSET
 from pictures import write_list, write_lmdb
 from synthetic_fonts import fonts_or_skip
-from training import ListSource, encode, noise_image, reader
+from training import RULE, ListSource, encode, noise_image, reader
 
 from data_prep.convert import main as convert_command
 from robustscanner_jax import evaluate
 from robustscanner_jax.data.rendered import open_named
 from robustscanner_jax.metrics import PROTOCOLS, NothingToScore
+from robustscanner_jax.reading import DecodedRows, Reader
 
 
 def noise_source(count=11, name="noise", labels=None):
@@ -34,6 +39,14 @@ def source():
 
 def read(source, protocol="exact"):
     return evaluate.read_benchmark(reader(), "set", source, protocol=protocol)
+
+
+def evaluation_of(benchmarks, protocol="exact", **options):
+    return evaluate.read_benchmarks(reader(), benchmarks, protocol=protocol, **options)
+
+
+def table_in(folder):
+    return json.loads((folder / "accuracy.json").read_text(encoding="utf-8"))
 
 
 def with_damage(source):
@@ -115,60 +128,130 @@ def test_samples_show_the_content_in_rgb_with_label_and_reading(source):
     assert (sample.label, sample.text) == (source[0]["text"],) * 2
 
 
-def test_a_run_prints_and_writes_the_table(source, tmp_path, capsys):
-    results = evaluate.run(
-        reader(),
-        [("good", source), ("torn", with_damage(source))],
-        protocol="exact",
-        output=tmp_path / "out",
-    )
-    assert [r.score.name for r in results] == ["good", "torn"]
+def test_an_evaluation_is_printed_and_written(source, tmp_path, capsys):
+    output = tmp_path / "new" / "out"
+    evaluation = evaluation_of([("good", source), ("torn", with_damage(source))])
+    assert [score.name for score in evaluation.scores] == ["good", "torn"]
+    assert capsys.readouterr().out == ""
+    evaluate.print_table(evaluation)
     printed = capsys.readouterr().out
     assert "torn: 3 unreadable images count as misread" in printed
     assert "good: " not in printed
-    table = json.loads((tmp_path / "out" / "accuracy.json").read_text())
-    assert [s["accuracy"] for s in table["sets"]] == [1.0, pytest.approx(8 / 11)]
-    lines = (tmp_path / "out" / "predictions.tsv").read_text().splitlines()
+    evaluate.write_results(evaluation, output)
+    accuracies = [row["accuracy"] for row in table_in(output)["sets"]]
+    assert accuracies == [1.0, pytest.approx(8 / 11)]
+    lines = (output / "predictions.tsv").read_text().splitlines()
     assert len(lines) == 1 + 22
     for name in ("good", "torn"):
-        assert cv2.imread(str(tmp_path / "out" / "samples" / f"{name}.png")) is not None
+        assert cv2.imread(str(output / "samples" / f"{name}.png")) is not None
 
 
 def test_a_set_without_a_word_to_score_does_not_take_the_others_with_it(
     source, tmp_path, capsys
 ):
     odd = noise_source(2, "odd", labels=["中", "!?"])
-    sets = [("good", source), ("odd", odd)]
-    results = evaluate.run(reader(), sets, protocol="36", output=tmp_path)
-    assert [result.score.name for result in results] == ["good"]
+    evaluation = evaluation_of([("odd", odd), ("good", source)], "36")
+    assert [score.name for score in evaluation.scores] == ["good"]
+    evaluate.print_table(evaluation)
     assert "left out: odd: no words to score, protocol 36" in capsys.readouterr().out
-    table = json.loads((tmp_path / "accuracy.json").read_text())
-    assert [row["name"] for row in table["sets"]] == ["good"]
+    evaluate.write_results(evaluation, tmp_path)
+    assert [row["name"] for row in table_in(tmp_path)["sets"]] == ["good"]
     with pytest.raises(NothingToScore, match="odd: no words to score"):
-        evaluate.run(reader(), [("odd", odd)], protocol="36")
+        evaluation_of([("odd", odd)], "36")
 
 
-def test_without_an_output_nothing_is_written(source, tmp_path, monkeypatch):
+def test_the_table_says_which_weights_were_read_and_of_which_step(
+    source, tmp_path, capsys
+):
+    weights = evaluate.WeightsRead("tiny", 500)
+    evaluation = evaluation_of([("good", source)], weights=weights)
+    evaluate.print_table(evaluation)
+    assert "weights: tiny\nstep: 500" in capsys.readouterr().out
+    evaluate.write_results(evaluation, tmp_path)
+    assert (
+        table_in(tmp_path)["extra"].items() >= {"weights": "tiny", "step": 500}.items()
+    )
+    unknown = evaluate.WeightsRead("model.safetensors")
+    evaluate.write_results(dataclasses.replace(evaluation, weights=unknown), tmp_path)
+    extra = table_in(tmp_path)["extra"]
+    assert extra["weights"] == "model.safetensors" and "step" not in extra
+
+
+def test_only_the_weights_of_the_folder_itself_are_the_dot(
+    source, tmp_path, monkeypatch
+):
     monkeypatch.chdir(tmp_path)
-    evaluate.run(reader(), [("good", source)], protocol="36")
-    assert not list(tmp_path.iterdir())
+    run, link = tmp_path / "run", tmp_path / "link"
+    run.mkdir()
+    link.symlink_to(run)
+    (run / "model.safetensors").touch()
+    evaluation = evaluation_of([("good", source)])
+
+    def written(path, output=run):
+        read = dataclasses.replace(evaluation, weights=evaluate.WeightsRead(path))
+        evaluate.write_results(read, output)
+        return table_in(output)["extra"]["weights"]
+
+    assert [written(path) for path in (str(run), "run", "run/", "link")] == ["."] * 4
+    for other in (str(tmp_path), "run/model.safetensors", "tiny", "nowhere"):
+        assert written(other) == other
+    assert written("run", tmp_path / "results") == "run"
+    # A name that ships, and results in a new folder that is called alike.
+    assert written("tiny", tmp_path / "tiny") == "tiny"
+
+
+class Sleeper(Reader):
+    """Returns only when a batch is read, as an export does, after a known time."""
+
+    charset, preprocessing, batch_size = CHARSET, RULE, 4
+    seconds = 0.1
+
+    def decode(self, image, width):
+        time.sleep(self.seconds)
+        ids = np.full((len(width), 3), self.charset.end_id)
+        return DecodedRows(ids, np.ones(ids.shape, np.float32))
+
+
+@pytest.mark.parametrize("rotate_tall", [None, 1.0])
+@pytest.mark.parametrize("batches", [2, 3])
+def test_no_reader_is_faster_than_it_is(batches, rotate_tall):
+    source = noise_source(4 * batches, labels=["a"] * 4 * batches)
+    result = evaluate.read_benchmark(
+        Sleeper(), "set", source, protocol="exact", rotate_tall=rotate_tall
+    )
+    assert result.timed_images == 4 * (batches - 1)
+    # No upper bound of the seconds: the machine may be busy.
+    assert result.seconds >= Sleeper.seconds * (batches - 1)
+
+
+def test_turned_crops_that_are_read_late_make_no_reader_faster_than_it_is():
+    image = encode(noise_image(0, height=48, width=24))
+    elements = [{"id": str(i), "image": image, "text": "a"} for i in range(8)]
+    result = evaluate.read_benchmark(
+        Sleeper(), "set", ListSource(elements), protocol="exact", rotate_tall=1.0
+    )
+    # Two upright batches and four turned ones, of which the first is not counted.
+    assert result.timed_images == 4
+    assert result.seconds >= 5 * Sleeper.seconds
 
 
 def test_the_speed_leaves_out_the_batch_that_compiles(source, tmp_path, capsys):
-    output = tmp_path / "out"
-    benchmarks = [("first", source), ("second", source)]
-    results = evaluate.run(reader(), benchmarks, protocol="exact", output=output)
+    evaluation = evaluation_of([("first", source), ("second", source)])
+    results = evaluation.results
     assert [r.timed_images for r in results] == [11 - reader().batch_size, 11]
     speed = 14 / sum(r.seconds for r in results)
     assert evaluate.images_per_second(results) == pytest.approx(speed)
+    evaluate.print_table(evaluation)
     assert f"images_per_second: {speed:.4g}" in capsys.readouterr().out
-    table = json.loads((output / "accuracy.json").read_text())
-    assert table["extra"]["images_per_second"] == pytest.approx(speed)
+    evaluate.write_results(evaluation, tmp_path)
+    extra = table_in(tmp_path)["extra"]
+    assert extra["images_per_second"] == pytest.approx(speed)
 
 
 def test_a_single_batch_has_no_speed(capsys):
-    results = evaluate.run(reader(), [("few", noise_source(8))], protocol="exact")
-    assert evaluate.images_per_second(results) is None
+    evaluation = evaluation_of([("few", noise_source(8))])
+    assert evaluate.images_per_second(evaluation.results) is None
+    evaluate.print_table(evaluation)
     assert "images_per_second" not in capsys.readouterr().out
 
 
@@ -240,12 +323,13 @@ def test_a_label_file_an_lmdb_and_array_records_give_the_same_numbers(tmp_path):
     for kind, path in sources.items():
         output = tmp_path / f"{kind}_results"
         benchmarks = [("words", open_named(str(path)))]
-        (result,) = evaluate.run(
-            reader(), benchmarks, protocol="exact", output=output, rotate_tall=1.0
-        )
-        tables.append(json.loads((output / "accuracy.json").read_text()))
+        evaluation = evaluation_of(benchmarks, rotate_tall=1.0)
+        evaluate.write_results(evaluation, output)
+        tables.append(table_in(output))
         assert tables[-1]["extra"].pop("images_per_second") > 0
-        texts_read.append([prediction[1:] for prediction in result.predictions])
+        texts_read.append(
+            [prediction[1:] for prediction in evaluation.results[0].predictions]
+        )
     assert tables[0] == tables[1] == tables[2]
     assert texts_read[0] == texts_read[1] == texts_read[2]
     assert tables[0]["sets"][0]["turned"] == 7
@@ -256,5 +340,5 @@ def test_a_label_file_an_lmdb_and_array_records_give_the_same_numbers(tmp_path):
 def test_the_documented_contextless_source_is_a_marked_row(capsys):
     fonts_or_skip()
     source = open_named("rendered:randtext?seed=3&count=4")
-    evaluate.run(reader(), [("RandText", source)], protocol="exact")
+    evaluate.print_table(evaluation_of([("RandText", source)]))
     assert "RandText (contextless)" in capsys.readouterr().out

@@ -256,6 +256,7 @@ from absl import app
 from robustscanner_jax.charset import DICT90, Charset
 from robustscanner_jax.data.pipeline import training_batches
 from robustscanner_jax.data.sources import open_source
+from robustscanner_jax.data.transforms import Prepare
 from robustscanner_jax.preprocessing import Preprocessing
 
 
@@ -263,10 +264,7 @@ def main(arguments):
     batches = training_batches(
         [open_source(arguments[1])],
         [1.0],
-        charset=Charset.of(DICT90),
-        rule=Preprocessing(),
-        max_len=12,
-        augment_strength=1.0,
+        prepare=Prepare(Charset.of(DICT90), Preprocessing(), 12, augment_strength=1.0),
         batch_size=2,
         seed=0,
         num_workers=int(arguments[2]),

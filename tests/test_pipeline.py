@@ -11,13 +11,15 @@ from hypothesis import strategies as st
 from training import RULE, ListSource, draw_word, encode, word_source
 
 from robustscanner_jax.data import transforms
+from robustscanner_jax.data.images import decode_image
 from robustscanner_jax.data.pipeline import (
     DEVICE_KEYS,
+    Share,
     evaluation_batches,
     fake_batch,
     training_batches,
 )
-from robustscanner_jax.data.transforms import Problem
+from robustscanner_jax.data.transforms import Prepare, Problem
 
 FEW = 16  # examples in the source of most tests
 
@@ -30,13 +32,10 @@ def many(count=FEW, name="words"):
     )
 
 
-def batches(count, sources=None, **changes):
+def batches(count, sources=None, *, augment=1.0, variants=1, **changes):
     arguments = dict(
         weights=[1.0] * len(sources or [0]),
-        charset=CHARSET,
-        rule=RULE,
-        max_len=MAX_LEN,
-        augment_strength=1.0,
+        prepare=Prepare(CHARSET, RULE, MAX_LEN, augment, variants),
         batch_size=4,
         seed=5,
         num_workers=0,
@@ -100,7 +99,7 @@ def test_workers_change_neither_order_nor_pixels(num_workers):
 def test_processes_share_each_global_batch_whatever_their_number(process_count):
     whole = batches(6, batch_size=8)
     parts = [
-        batches(6, batch_size=8, process_index=i, process_count=process_count)
+        batches(6, batch_size=8, share=Share(i, process_count))
         for i in range(process_count)
     ]
     for batch, *shares in zip(whole, *parts, strict=True):
@@ -128,15 +127,15 @@ def test_a_mixture_draws_from_its_sources_by_weight():
 def test_every_process_and_micro_batch_has_its_share_of_each_source(weights, parts):
     """Grain alone deals one source to each of two processes."""
     sources = [many(40, "one"), many(40, "other")]
-    changes = dict(weights=weights, batch_size=64, variants=2, augment_strength=0.0)
+    changes = dict(weights=weights, batch_size=64, variants=2, augment=0.0)
     share = weights[0] / sum(weights)
     rows = Counter()
     for batch in batches(8, sources, **changes):
         for row, name in enumerate(batch["id"].tolist()):
             rows["part", row % parts, name.split("/")[0]] += 1
     for index in range(parts):
-        split = dict(process_index=index, process_count=parts)
-        for name in ids(batches(8, sources, **changes, **split)):
+        share_of_one = Share(index, parts)
+        for name in ids(batches(8, sources, **changes, share=share_of_one)):
             rows["process", index, name.split("/")[0]] += 1
     for kind, index, _ in list(rows):
         one, other = (rows[kind, index, name] for name in ("one", "other"))
@@ -222,24 +221,22 @@ def test_damaged_examples_become_filler_and_are_named_at_most_ten_times(caplog):
         ([many()], {"weights": [0]}, "a positive weight"),
         ([many(), many()], {"weights": [1, -1]}, "a positive weight"),
         ([ListSource([], "nothing")], {}, "source nothing: expected examples"),
-        ([many()], {"process_count": 3}, "batch_size 4 .* 3 processes"),
+        ([many()], {"share": Share(0, 3)}, "batch_size 4 .* 3 processes"),
         ([many()], {"variants": 3}, "with 3 variants"),
-        ([many()], {"variants": 2, "process_count": 4}, "4 processes with 2 variants"),
+        (
+            [many()],
+            {"variants": 2, "share": Share(0, 4)},
+            "4 processes with 2 variants",
+        ),
     ],
 )
 def test_what_cannot_be_mixed_or_split_is_refused(sources, changes, message):
-    arguments = dict(weights=[1.0] * len(sources)) | changes
+    arguments = {"weights": [1.0] * len(sources), **changes}
+    variants = arguments.pop("variants", 1)
+    prepare = Prepare(CHARSET, RULE, MAX_LEN, variants=variants)
     with pytest.raises(ValueError, match=message):
         training_batches(
-            sources,
-            charset=CHARSET,
-            rule=RULE,
-            max_len=MAX_LEN,
-            augment_strength=0.0,
-            batch_size=4,
-            seed=0,
-            num_workers=0,
-            **arguments,
+            sources, prepare=prepare, batch_size=4, seed=0, num_workers=0, **arguments
         )
 
 
@@ -247,16 +244,16 @@ def test_what_cannot_be_mixed_or_split_is_refused(sources, changes, message):
 def test_evaluation_keeps_the_order_and_fills_up_the_last_batch(count):
     source = many(count)
     found = list(evaluation_batches(source, rule=RULE, batch_size=4))
-    names = [element["id"] for _, elements in found for element in elements]
+    names = [record.id for _, records in found for record in records]
     assert names == [f"words/{i}" for i in range(count)]
     assert all(batch["image"].shape[0] == 4 for batch, _ in found)
     weights = np.concatenate([batch["weight"] for batch, _ in found])
     assert weights.tolist() == [1.0] * count + [0.0] * (-count % 4)
-    for batch, elements in found:
-        assert [e["text"] for e in elements] == [
-            source[int(e["id"].split("/")[1])]["text"] for e in elements
-        ]
-        assert "image" not in elements[0]
+    for batch, records in found:
+        for record in records:
+            element = source[int(record.id.split("/")[1])]
+            assert record.text == element["text"]
+            assert record.size == decode_image(element["image"]).shape[:2]
         assert batch["width"].dtype == np.int32
 
 
@@ -271,12 +268,36 @@ def test_an_unreadable_image_keeps_its_place_in_the_evaluation():
             good | {"id": "4"},
         ]
     )
-    ((batch, elements),) = evaluation_batches(source, rule=RULE, batch_size=8)
-    assert [e["id"] for e in elements] == ["0", "1", "list[2]", "3", "4"]
-    assert ["error" in e for e in elements] == [False, True, True, True, False]
+    ((batch, records),) = evaluation_batches(source, rule=RULE, batch_size=8)
+    assert [r.id for r in records] == ["0", "1", "list[2]", "3", "4"]
+    assert [bool(r.error) for r in records] == [False, True, True, True, False]
+    assert [r.text for r in records] == ["bad", "bad", "", "bad", "bad"]
+    assert [r.size is None for r in records] == [False, True, True, True, False]
     assert batch["weight"].tolist() == [1, 0, 0, 0, 1, 0, 0, 0]
     black = ~batch["image"][:5].any(axis=(1, 2, 3))
     assert black.tolist() == [False, True, True, True, False]
+
+
+def test_what_is_kept_beside_a_row_is_made_of_readable_pixels_alone():
+    seen = []
+
+    def more_rows(pixels):
+        if not seen:
+            seen.append(pixels)
+            raise ValueError("too odd")
+        return [(pixels, 7)]
+
+    image = draw_word("bad")
+    elements = [{"id": str(i), "image": encode(image), "text": "bad"} for i in range(3)]
+    elements[1]["image"] = b""
+    ((_, records),) = evaluation_batches(
+        ListSource(elements), rule=RULE, batch_size=4, more_rows=more_rows
+    )
+    assert records[0].error == "too odd" and records[1].error
+    assert not records[0].more_rows and not records[1].more_rows
+    ((pixels, width),) = records[2].more_rows
+    assert width == 7
+    np.testing.assert_array_equal(pixels, image)
 
 
 def test_fake_batches_have_zeros_right_of_the_content_and_depend_on_the_seed():

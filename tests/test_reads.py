@@ -18,7 +18,7 @@ from robustscanner_jax.data.pipeline import (
     evaluation_batches,
     training_batches,
 )
-from robustscanner_jax.data.reads import read_elements
+from robustscanner_jax.data.reads import BatchSource, read_elements
 from robustscanner_jax.data.records import Record, RecordWriter, shard_path, write_index
 from robustscanner_jax.data.shard_source import ShardSource
 from robustscanner_jax.data.sources import open_source
@@ -113,10 +113,16 @@ def test_any_failure_of_a_source_becomes_an_element_that_names_the_place():
     assert read_elements(source, []) == []
 
 
+@pytest.mark.parametrize("reads_many", [False, True])
+def test_only_a_source_that_reads_many_is_a_batch_source(dataset, reads_many):
+    source = dataset if reads_many else ListSource([dataset[0]])
+    assert isinstance(source, BatchSource) == reads_many
+
+
 def batches_of(sources, count=8, batch_size=10, **changes):
     arguments = dict(
-        weights=[1.0] * len(sources), charset=CHARSET, rule=RULE, max_len=MAX_LEN,
-        augment_strength=1.0, batch_size=batch_size, seed=3, num_workers=0,
+        weights=[1.0] * len(sources), prepare=Prepare(CHARSET, RULE, MAX_LEN, 1.0),
+        batch_size=batch_size, seed=3, num_workers=0,
     )  # fmt: skip
     found = iter(training_batches(sources, **(arguments | changes)))
     return [next(found) for _ in range(count)]

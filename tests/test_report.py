@@ -9,13 +9,14 @@ import pytest
 from matplotlib.axes import Axes
 from training import noise_image
 
+from robustscanner_jax import report
 from robustscanner_jax.report import (
     RIGHT,
     WRONG,
     Sample,
     draw_attention,
-    draw_curves,
     draw_samples,
+    main,
 )
 
 
@@ -76,13 +77,55 @@ def test_attention_is_a_row_a_character_and_one_for_the_end(tmp_path):
     assert tall > 2 * flat
 
 
-def test_curves_are_drawn_from_the_lines_of_the_metrics(tmp_path):
-    lines = [
-        {"step": 1, "loss": 3.0, "token_accuracy": 0.1},
-        {"step": 2, "loss": None, "token_accuracy": 0.1},
+def write_metrics(folder, *lines):
+    text = "".join(
+        f"{line if isinstance(line, str) else json.dumps(line)}\n" for line in lines
+    )
+    (folder / "metrics.jsonl").write_text(text, encoding="utf-8")
+
+
+def test_the_command_draws_the_curves_of_a_run(tmp_path, monkeypatch, capsys):
+    drawn, plot = {}, Axes.plot
+
+    def watched(self, x, y, *args, **kwargs):
+        drawn[kwargs.get("label")] = list(x), list(y)
+        return plot(self, x, y, *args, **kwargs)
+
+    monkeypatch.setattr(Axes, "plot", watched)
+    write_metrics(
+        tmp_path,
+        {"step": 1, "loss": 3.0, "token_accuracy": 0.25},
+        {"step": 2, "loss": None, "token_accuracy": None},
         {"step": 2, "accuracy/dev": 0.25},
         {"step": 3, "loss": 1.0, "token_accuracy": 0.5},
         {"step": 3, "accuracy/dev": 0.5},
-    ]
-    draw_curves(json.loads(json.dumps(lines)), tmp_path / "curves.png")
+    )
+    assert main([str(tmp_path)]) == 0
+    assert capsys.readouterr().out == f"{tmp_path / 'curves.png'}\n"
     assert cv2.imread(str(tmp_path / "curves.png")).std() > 1
+    assert drawn["tokens in training"] == ([1, 3], [25, 50])
+    assert drawn["dev"] == ([2, 3], [25, 50])
+
+
+def test_a_step_that_was_trained_again_counts_as_the_last_time(tmp_path):
+    write_metrics(
+        tmp_path,
+        {"step": 2, "loss": 2.0},
+        {"step": 4, "loss": 9.0},
+        '{"step": 6, "lo',  # here the process was killed
+        {"step": 4, "loss": 1.0},
+        {"step": 4, "accuracy/dev": 0.5},
+    )
+    assert report.read_metrics(tmp_path) == [
+        {"step": 2, "loss": 2.0},
+        {"step": 4, "loss": 1.0, "accuracy/dev": 0.5},
+    ]
+
+
+def test_what_is_no_run_or_has_logged_nothing_is_one_sentence(tmp_path, capsys):
+    assert main([str(tmp_path)]) == 1
+    assert capsys.readouterr().err.endswith("run folder, it has no metrics.jsonl\n")
+    write_metrics(tmp_path)
+    assert main([str(tmp_path)]) == 1
+    assert "nothing is logged yet" in capsys.readouterr().err
+    assert not (tmp_path / "curves.png").exists()

@@ -34,6 +34,11 @@ class Spy(Reader):
         return DecodedRows(ids, np.full(ids.shape, 0.5, np.float32))
 
 
+def read_all(*arguments, **options):
+    """Returns the words of all batches in one list."""
+    return list(itertools.chain(*read_words(*arguments, **options)))
+
+
 def source_of(shapes):
     return ListSource(
         {"id": f"n/{i}", "image": encode(noise_image(i, *shape)), "text": f"t{i}"}
@@ -45,7 +50,7 @@ def source_of(shapes):
 @given(st.lists(st.sampled_from([TALL, WIDE]), min_size=1, max_size=14))
 def test_every_batch_has_one_shape_and_every_word_comes_once(shapes):
     spy = Spy()
-    words = list(read_words(spy, source_of(shapes), rotate_tall=1.0))
+    words = read_all(spy, source_of(shapes), rotate_tall=1.0)
     assert sorted(word.number for word in words) == list(range(len(shapes)))
     assert len(set(spy.shapes)) == 1
     rows = len(shapes) + 2 * shapes.count(TALL)
@@ -61,7 +66,7 @@ def test_every_batch_has_one_shape_and_every_word_comes_once(shapes):
 @given(st.lists(st.booleans(), min_size=1, max_size=12), st.sampled_from([None, 1.0]))
 def test_a_stream_reads_what_reading_the_images_gives(tall, rotate_tall):
     shapes = [TALL if t else WIDE for t in tall]
-    words = read_words(reader(), source_of(shapes), rotate_tall=rotate_tall)
+    words = read_all(reader(), source_of(shapes), rotate_tall=rotate_tall)
     images = [noise_image(i, *shape)[..., ::-1] for i, shape in enumerate(shapes)]
     expected = reader().read(images, rotate_tall=rotate_tall)
     for word in words:
@@ -73,7 +78,7 @@ def test_a_stream_reads_what_reading_the_images_gives(tall, rotate_tall):
 
 def test_without_rotation_the_words_come_in_order_and_tall_ones_as_they_are():
     spy = Spy()
-    words = list(read_words(spy, source_of([TALL, WIDE] * 5)))
+    words = read_all(spy, source_of([TALL, WIDE] * 5))
     assert [word.number for word in words] == list(range(10))
     assert len(spy.shapes) == 3
     assert not any(word.turned or word.angle for word in words)
@@ -81,7 +86,7 @@ def test_without_rotation_the_words_come_in_order_and_tall_ones_as_they_are():
 
 def test_the_row_of_a_word_is_the_crop_turned_by_the_angle_that_won():
     angles = set()
-    for word in read_words(reader(), source_of([TALL] * 12), rotate_tall=1.0):
+    for word in read_all(reader(), source_of([TALL] * 12), rotate_tall=1.0):
         image = np.rot90(noise_image(word.number, *TALL), word.angle // 90)
         pixels, width = word.row
         scaled = cv2.resize(np.ascontiguousarray(image), (width, RULE.height))
@@ -97,7 +102,7 @@ def test_damaged_records_keep_their_place_and_are_read_as_nothing():
     elements[4] = {"id": "lost", "error": "gone", "text": ""}
     for rotate_tall in (None, 1.0):
         source = ListSource(elements, "damaged")
-        words = list(read_words(Spy(), source, rotate_tall=rotate_tall))
+        words = read_all(Spy(), source, rotate_tall=rotate_tall)
         words.sort(key=lambda word: word.number)
         assert [bool(word.error) for word in words] == [1, 0, 0, 1, 1, 0]
         for word in words:
@@ -117,10 +122,24 @@ def test_a_source_that_reads_many_records_at_once_is_asked_for_many():
 
     images = [encode(noise_image(i)) for i in range(20)]
     elements = [{"id": str(i), "image": im, "text": ""} for i, im in enumerate(images)]
-    words = list(read_words(reader(), Shards(elements)))
+    words = read_all(reader(), Shards(elements))
     assert [word.id for word in words] == [str(i) for i in range(20)]
     assert sorted(itertools.chain(*asked)) == list(range(20))
     assert len(asked) < 20
+
+
+def test_the_first_batch_is_finished_before_the_second_is_begun_and_no_other_is():
+    spy = Spy()
+    begun = []
+    for words in read_words(spy, source_of([WIDE] * 14)):
+        begun.append((len(spy.shapes), len(words)))
+    # Batches begun when a batch is finished, and its words.
+    assert begun == [(1, 4), (3, 4), (4, 4), (4, 2)]
+
+
+def test_a_batch_that_ends_no_word_is_an_empty_list():
+    found = list(read_words(Spy(), source_of([TALL] * 4), rotate_tall=1.0))
+    assert [len(words) for words in found] == [0, 2, 2]
 
 
 def test_the_next_batch_is_decoded_while_the_device_reads_this_one():
@@ -139,4 +158,4 @@ def test_the_next_batch_is_decoded_while_the_device_reads_this_one():
 
     elements = source_of([WIDE] * 12)
     source = Watched((elements[i] for i in range(12)), "watched")
-    assert len(list(read_words(Slow(), source))) == 12
+    assert len(read_all(Slow(), source)) == 12

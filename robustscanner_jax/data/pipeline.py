@@ -13,113 +13,96 @@ No JAX in here: this runs in worker processes.
 """
 
 import dataclasses
-import functools
 import itertools
 import os
 import signal
 import threading
 import time
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
 
 import grain
-import grain.experimental
 import numpy as np
 from absl import flags
 
 from robustscanner_jax.charset import Charset
-from robustscanner_jax.data.reads import Element, read_elements
-from robustscanner_jax.data.transforms import Prepare, pixels_of
+from robustscanner_jax.data.mixture import Reference, mixed_references
+from robustscanner_jax.data.reads import Element, Lost, Source, read_elements
+from robustscanner_jax.data.transforms import BatchRow, Prepare, pixels_of
 from robustscanner_jax.preprocessing import Preprocessing, resize_and_pad
+from robustscanner_jax.rotation import Row
 
 Batch = dict[str, np.ndarray]
-# What stands for an example until its batch is read: the number of its source, its
-# place there, and the state of the generator that drives its augmentation.
-Reference = tuple[int, int, Any]
 # Records of one call in evaluation: a few such calls, in threads, fill a batch.
 _READ_TOGETHER = 32
+_READING_THREADS = 8
 DEVICE_KEYS = ("image", "width", "tokens", "weight")
 
 
+@dataclasses.dataclass(frozen=True)
+class Share:
+    """This process among those that train together: its rows of every batch.
+
+    Attributes:
+      index: of the process, from 0.
+      count: of all of them.
+    """
+
+    index: int = 0
+    count: int = 1
+
+
+_WHOLE_BATCH = Share()
+
+
 def training_batches(
-    sources: Sequence[Any],
+    sources: Sequence[Source],
     weights: Sequence[float],
     *,
-    charset: Charset,
-    rule: Preprocessing,
-    max_len: int,
-    augment_strength: float,
+    prepare: Prepare,
     batch_size: int,
-    variants: int = 1,
     seed: int,
     num_workers: int,
     start: int = 0,
-    process_index: int = 0,
-    process_count: int = 1,
+    share: Share = _WHOLE_BATCH,
 ) -> grain.IterDataset:
     """Returns an endless dataset of batches, the same for any number of workers.
 
     Every epoch of a source is a new permutation. Batch k of all processes together
-    holds the same examples whatever `process_count` is: each process takes every
-    `process_count`-th of them. The sources of a mixture are shuffled within the batch,
+    holds the same examples whatever their number is: each process takes every
+    `share.count`-th of them. The sources of a mixture are shuffled within the batch,
     so that every process, and every micro-batch, has its share of each.
 
     Args:
       sources: what `data.sources.open_source` returns.
       weights: share of each source in the mixture; need not sum to 1.
-      charset, rule, max_len, augment_strength: see `transforms.Prepare`.
+      prepare: makes the rows of an example, `prepare.variants` of them.
       batch_size: rows over all processes.
-      variants: rows made of each example, differing in augmentation.
       seed: of order and augmentation.
       num_workers: processes that prepare batches; 0 prepares in threads of this one.
       start: batches to leave out; batch k is the same whatever `start` is, so a run
         resumes by its number of updates.
-      process_index, process_count: this process among those that train together.
+      share: which rows are this process's.
 
     Raises:
       ValueError: no sources, an empty one, weights that do not fit, or a batch size
         that the processes cannot share evenly.
     """
-    if not sources or len(sources) != len(weights) or min(weights) <= 0:
+    num_examples, rest = divmod(batch_size, share.count * prepare.variants)
+    if rest:
         raise ValueError(
-            "expected at least one source and a positive weight for each, "
-            f"got {len(sources)} sources and weights {list(weights)}"
+            f"batch_size {batch_size} cannot be split over {share.count} processes "
+            f"with {prepare.variants} variants an example"
         )
-    for source in sources:
-        if len(source) == 0:
-            raise ValueError(f"source {source.name}: expected examples, it has none")
-    if batch_size % (process_count * variants):
-        raise ValueError(
-            f"batch_size {batch_size} cannot be split over {process_count} processes "
-            f"with {variants} variants an example"
-        )
-    mixed = grain.MapDataset.mix(
-        [
-            grain.MapDataset.range(len(source))
-            .seed(seed + number)
-            .shuffle()
-            .repeat()
-            .map(functools.partial(_refer, number))
-            for number, source in enumerate(sources)
-        ],
-        weights=list(weights),
-    )
-    # Before the split over processes, so that the augmentation of an example does not
-    # depend on their number.
-    references: Any = mixed.seed(seed).random_map(_with_generator_state)
-    if len(sources) > 1:
-        # Grain mixes by a fixed pattern, such as one of each in turn.
-        references = grain.experimental.WindowShuffleMapDataset(
-            references, window_size=batch_size // variants, seed=seed
-        )
-    references = references[process_index::process_count]
+    window = batch_size // prepare.variants
+    references = mixed_references(sources, weights, seed=seed, window=window)
     # Batching before `to_iter_dataset` makes a batch one element for the workers: the
     # order does not depend on how many there are. And before reading, as records that
     # are asked for together come in a fraction of the time.
-    prepare = Prepare(charset, rule, max_len, augment_strength, variants)
-    batches = references.batch(
-        batch_size // (process_count * variants), batch_fn=list
-    ).map(ReadBatch(sources, prepare))[start:]
+    mine = references[share.index :: share.count].batch(num_examples, batch_fn=list)
+    return _prefetched(mine.map(ReadBatch(sources, prepare))[start:], num_workers)
+
+
+def _prefetched(batches: grain.MapDataset, num_workers: int) -> grain.IterDataset:
     if num_workers == 0:
         return batches.to_iter_dataset(
             grain.ReadOptions(num_threads=2, prefetch_buffer_size=4)
@@ -134,27 +117,16 @@ def training_batches(
     )
 
 
-def _refer(source: int, index: int) -> tuple[int, int]:
-    return source, int(index)
-
-
-def _with_generator_state(
-    example: tuple[int, int], rng: np.random.Generator
-) -> Reference:
-    # The generator itself serves the next example.
-    return *example, rng.bit_generator.state
-
-
 @dataclasses.dataclass(frozen=True)
 class ReadBatch:
     """Turns the references of a batch into the batch: one read a source, then rows."""
 
-    sources: Sequence[Any]
+    sources: Sequence[Source]
     prepare: Prepare
 
     def __call__(self, references: Sequence[Reference]) -> Batch:
         """Returns one array a key, rows in the order of the references."""
-        elements: dict[tuple[int, int], Element] = {}
+        elements: dict[tuple[int, int], Element | Lost] = {}
         for number, source in enumerate(self.sources):
             wanted = sorted(
                 {index for owner, index, _ in references if owner == number}
@@ -172,7 +144,7 @@ class ReadBatch:
         return {key: np.stack([row[key] for row in rows]) for key in rows[0]}
 
 
-def _filled(rows: Sequence[Element]) -> list[Element]:
+def _filled(rows: Sequence[BatchRow]) -> list[BatchRow]:
     """Returns rows of weight 0 with the pixels of good ones, where there are any.
 
     Batch norm sees every row: black ones would move its mean and variance.
@@ -206,37 +178,55 @@ def _live_as_long_as_the_parent(worker: int, workers: int) -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def evaluation_batches(
-    source: Any, *, rule: Preprocessing, batch_size: int, num_threads: int = 8
-) -> Iterator[tuple[Batch, list[Element]]]:
-    """Yields a source once, in order: batches, and the elements behind their rows.
+@dataclasses.dataclass(frozen=True)
+class EvaluationRecord:
+    """What is behind a row of an evaluation batch.
 
-    The last batch is filled up with rows of weight 0. An unreadable image keeps its
-    place, black and of weight 0, and its element has an `error`: it counts as misread
-    rather than vanishing.
+    Attributes:
+      id: of the record.
+      text: its label; empty where that is lost.
+      error: what is damaged; None where nothing is.
+      size: height and width of the crop in pixels; None where it is damaged.
+      more_rows: made of its pixels besides its row in the batch.
     """
 
-    def prepare(element: Element) -> Element:
-        if "error" not in element:
-            try:
-                pixels, width = resize_and_pad(pixels_of(element), rule)
-                return {**element, "image": pixels, "width": width}
-            except ValueError as error:
-                element = {**element, "error": str(error)}
-        blank = np.zeros((rule.height, rule.max_width, 3), np.uint8)
-        return {**element, "image": blank, "width": rule.min_width}
+    id: str
+    text: str
+    error: str | None = None
+    size: tuple[int, int] | None = None
+    more_rows: Sequence[Row] = ()
 
-    def read(places: Sequence[int]) -> list[Element]:
-        return [prepare(element) for element in read_elements(source, places)]
+
+def evaluation_batches(
+    source: Source,
+    *,
+    rule: Preprocessing,
+    batch_size: int,
+    more_rows: Callable[[np.ndarray], Sequence[Row]] | None = None,
+) -> Iterator[tuple[Batch, list[EvaluationRecord]]]:
+    """Yields a source once, in order: batches, and the records behind their rows.
+
+    The last batch is filled up with rows of weight 0. An unreadable image keeps its
+    place, black and of weight 0, and its record has an `error`: it counts as misread
+    rather than vanishing.
+
+    Args:
+      source: what to read.
+      rule: of the rows.
+      batch_size: rows of every batch.
+      more_rows: of a crop's BGR pixels, kept in its record; called in the threads
+        that decode. A `ValueError` of it counts as an unreadable image.
+    """
+
+    def read(places: Sequence[int]) -> list[tuple[Row, EvaluationRecord]]:
+        return [_as_row(e, rule, more_rows) for e in read_elements(source, places)]
 
     chunks = grain.MapDataset.range(len(source)).batch(_READ_TOGETHER, batch_fn=list)
-    options = grain.ReadOptions(
-        num_threads=num_threads,
-        prefetch_buffer_size=max(num_threads, 2 * batch_size // _READ_TOGETHER),
-    )
-    pending: list[Element] = []
-    for rows in chunks.map(read).to_iter_dataset(options):
-        pending += rows
+    ahead = max(_READING_THREADS, 2 * batch_size // _READ_TOGETHER)
+    options = grain.ReadOptions(_READING_THREADS, prefetch_buffer_size=ahead)
+    pending: list[tuple[Row, EvaluationRecord]] = []
+    for prepared in chunks.map(read).to_iter_dataset(options):
+        pending += prepared
         while len(pending) >= batch_size:
             yield _evaluation_batch(pending[:batch_size], batch_size)
             pending = pending[batch_size:]
@@ -244,18 +234,40 @@ def evaluation_batches(
         yield _evaluation_batch(pending, batch_size)
 
 
+def _as_row(
+    element: Element | Lost,
+    rule: Preprocessing,
+    more_rows: Callable[[np.ndarray], Sequence[Row]] | None,
+) -> tuple[Row, EvaluationRecord]:
+    if "error" in element:
+        error = element["error"]
+    else:
+        try:
+            pixels = pixels_of(element)
+            row, size = resize_and_pad(pixels, rule), pixels.shape[:2]
+            more = more_rows(pixels) if more_rows else ()
+            record = EvaluationRecord(element["id"], element["text"], None, size, more)
+            return row, record
+        except ValueError as unreadable:
+            error = str(unreadable)
+    black = np.zeros((rule.height, rule.max_width, 3), np.uint8), rule.min_width
+    return black, EvaluationRecord(element["id"], element.get("text", ""), error)
+
+
 def _evaluation_batch(
-    rows: list[Element], batch_size: int
-) -> tuple[Batch, list[Element]]:
-    filler = [rows[0]] * (batch_size - len(rows))
-    weight = [float("error" not in row) for row in rows] + [0.0] * len(filler)
+    prepared: list[tuple[Row, EvaluationRecord]], batch_size: int
+) -> tuple[Batch, list[EvaluationRecord]]:
+    records = [record for _, record in prepared]
+    rows = [row for row, _ in prepared]
+    rows += [rows[0]] * (batch_size - len(rows))
+    weight = np.zeros(batch_size, np.float32)
+    weight[: len(records)] = [record.error is None for record in records]
     batch = {
-        "image": np.stack([row["image"] for row in rows + filler]),
-        "width": np.array([row["width"] for row in rows + filler], np.int32),
-        "weight": np.array(weight, np.float32),
+        "image": np.stack([pixels for pixels, _ in rows]),
+        "width": np.array([width for _, width in rows], np.int32),
+        "weight": weight,
     }
-    elements = [{k: v for k, v in row.items() if k != "image"} for row in rows]
-    return batch, elements
+    return batch, records
 
 
 def fake_batch(

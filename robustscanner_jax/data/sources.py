@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import glob
 import os
-from typing import Any, Protocol, SupportsIndex
 
 from robustscanner_jax.data.file_source import (
     has_images,
@@ -16,6 +15,7 @@ from robustscanner_jax.data.file_source import (
     open_label_file,
 )
 from robustscanner_jax.data.lmdb_source import LmdbSource, is_lmdb_file
+from robustscanner_jax.data.reads import Source
 from robustscanner_jax.data.records import INDEX_NAME, SHARD_SUFFIX
 from robustscanner_jax.data.shard_source import ShardSource, TfdsSource, open_dataset
 
@@ -28,24 +28,6 @@ KNOWN_FORMATS = (
 _LABEL_SUFFIXES = (".tsv", ".txt", ".json", ".jsonl", ".csv")
 _LABEL_STEMS = ("labels", "label", "gt")
 _DATASET_MARKS = (INDEX_NAME, "features.json", "data.mdb")
-
-
-class Source(Protocol):
-    """A picklable random-access sequence of word crops."""
-
-    name: str  # short, for tables and messages
-
-    def __len__(self) -> int:
-        """Returns the number of records, at least 1."""
-        ...
-
-    def __getitem__(self, index: SupportsIndex) -> dict[str, Any]:
-        """Returns `id` (str), `image` (encoded bytes) and `text` (str).
-
-        Raises `ValueError` naming the record that is damaged or missing, `IndexError`
-        outside of [0, len).
-        """
-        ...
 
 
 def open_source(

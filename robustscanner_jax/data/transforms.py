@@ -4,6 +4,8 @@ import dataclasses
 import enum
 import functools
 import logging
+from collections.abc import Mapping
+from typing import Any
 
 import cv2
 import numpy as np
@@ -11,7 +13,6 @@ import numpy as np
 from robustscanner_jax.charset import Charset
 from robustscanner_jax.data.augment import augment
 from robustscanner_jax.data.images import decode_image
-from robustscanner_jax.data.reads import Element
 from robustscanner_jax.preprocessing import Preprocessing, resize_and_pad
 
 logger = logging.getLogger(__name__)
@@ -19,6 +20,9 @@ logger = logging.getLogger(__name__)
 # Examples named in the log, of each problem and worker process: enough to find the
 # cause, and not a line for each of a million labels with a pound sign.
 MAX_REPORTED = 10
+
+# One array a key, as `Prepare` says.
+BatchRow = dict[str, Any]
 
 
 class Problem(enum.IntEnum):
@@ -52,7 +56,9 @@ class Prepare:
     augment_strength: float = 0.0
     variants: int = 1
 
-    def __call__(self, element: Element, rng: np.random.Generator) -> list[Element]:
+    def __call__(
+        self, element: Mapping[str, Any], rng: np.random.Generator
+    ) -> list[BatchRow]:
         """Returns `variants` rows; `rng` drives the augmentation."""
         cv2.setNumThreads(1)  # a worker process an image, not a thread pool an image
         try:
@@ -83,7 +89,7 @@ class Prepare:
             image = augment(rng, image, self.augment_strength)
         return resize_and_pad(image, self.rule)
 
-    def _label_problem(self, element: Element) -> tuple[Problem, str]:
+    def _label_problem(self, element: Mapping[str, Any]) -> tuple[Problem, str]:
         text = element.get("text", "")
         if "error" in element:
             return Problem.UNREADABLE, element["error"]
@@ -100,7 +106,7 @@ class Prepare:
         return Problem.NONE, ""
 
     @staticmethod
-    def _row(element, image, width, tokens, problem: Problem) -> Element:
+    def _row(element, image, width, tokens, problem: Problem) -> BatchRow:
         return {
             "id": element.get("id", "?"),
             "image": image,
@@ -125,7 +131,7 @@ def _report(problem: Problem, name: str, reason: str) -> None:
         logger.warning("record %s left out: %s%s", name, reason, last)
 
 
-def pixels_of(element: Element) -> np.ndarray:
+def pixels_of(element: Mapping[str, Any]) -> np.ndarray:
     """Returns the element's BGR pixels, decoding them where they are encoded."""
     image = element["image"]
     return decode_image(image) if isinstance(image, bytes) else image

@@ -9,13 +9,13 @@ from typing import NamedTuple
 
 from rapidfuzz.distance import Levenshtein
 
-from robustscanner_jax.accuracy import Prediction
 from robustscanner_jax.metrics import (
     normalise,
     normalise_label,
     one_ned,
     wilson_interval,
 )
+from robustscanner_jax.predictions import Prediction
 
 # Of texts that have less in common, an alignment of the characters tells nothing.
 LEAST_SIMILARITY = 0.5

@@ -13,7 +13,7 @@ from robustscanner_jax.reading import Reading
 from robustscanner_jax.rotation import Row
 from robustscanner_jax.word_stream import ReadWord
 
-# `Recognizer.explain`: a row to its reading and the network's `Explanation`.
+# `Recognizer.explain_row`: a row to its reading and the network's `Explanation`.
 Explain = Callable[[Row], tuple[Reading, Any]]
 
 STYLE = """
@@ -109,7 +109,7 @@ def _attention(
       image: the content of the row that was read, BGR.
       row_width: of the whole row in pixels, padding included.
       reading: of the row.
-      explanation: what `Recognizer.explain` gives for it: the attention of both
+      explanation: what `Recognizer.explain_row` gives for it: the attention of both
         branches, `[t, h2, w2]`, and the position's share of the features, `[t]`.
     """
     height, width = image.shape[:2]

@@ -78,7 +78,7 @@ def get_config() -> ConfigDict:
     config.train.max_skipped = 10
     config.train.log_every = 50  # updates
     config.train.evaluate_every = 5_000  # updates
-    config.train.save_every = 1_000  # updates
+    config.train.save_every = 1_000  # updates; and before it evaluates
     config.train.keep = 3  # newest checkpoints that stay
     # Weights to start from, of this or another charset or max_len, otherwise of this
     # model: a file, a run folder, or "small" or "tiny", which ship; empty: random.

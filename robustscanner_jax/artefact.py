@@ -20,6 +20,7 @@ from typing import Any, Literal
 import numpy as np
 
 from robustscanner_jax.charset import Charset
+from robustscanner_jax.checksum import file_sha256
 from robustscanner_jax.preprocessing import Preprocessing
 from robustscanner_jax.reading import DecodedRows
 
@@ -91,12 +92,6 @@ class SelfTest:
         return None
 
 
-def checksum(path: Path) -> str:
-    """Returns the file's SHA-256 in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def _digest(fields: dict[str, Any]) -> str:
     text = json.dumps(fields, sort_keys=True, ensure_ascii=True)
     return hashlib.sha256(text.encode()).hexdigest()
@@ -124,7 +119,7 @@ def write(folder: Path, manifest: Manifest, self_test: SelfTest) -> None:
         "format_version": FORMAT_VERSION,
         **dataclasses.asdict(manifest),
         "files": {
-            path.name: {"sha256": checksum(path), "bytes": path.stat().st_size}
+            path.name: {"sha256": file_sha256(path), "bytes": path.stat().st_size}
             for path in sorted(folder.iterdir())
         },
     }
@@ -166,7 +161,10 @@ def read(folder: Path) -> tuple[Manifest, SelfTest]:
         path = folder / name
         if not path.is_file():
             raise ValueError(f"{path}: missing from the exported network")
-        if path.stat().st_size != known["bytes"] or checksum(path) != known["sha256"]:
+        if (
+            path.stat().st_size != known["bytes"]
+            or file_sha256(path) != known["sha256"]
+        ):
             raise ValueError(f"{path}: changed since it was written (checksum)")
     values = {field.name: fields[field.name] for field in dataclasses.fields(Manifest)}
     values["charset"] = Charset(**values["charset"])

@@ -10,14 +10,17 @@ import logging
 import os
 import shutil
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import orbax.checkpoint as ocp
 
 from robustscanner_jax import digest, distributed
 from robustscanner_jax.checkpoint_reading import open_folder, restore_newest
+from robustscanner_jax.optim import former_layouts
 from robustscanner_jax.steps import TrainState
 
 logger = logging.getLogger(__name__)
@@ -53,8 +56,8 @@ class DataPosition:
     lengths: list[int] = dataclasses.field(default_factory=list)
 
 
-def _split(state: TrainState) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Returns what reading needs, and what only training needs."""
+def _items(state: TrainState) -> dict[str, Any]:
+    """Returns what reading needs, and what only training needs, by name."""
     training = {
         "step": state.step,
         "opt_state": state.opt_state,
@@ -62,7 +65,34 @@ def _split(state: TrainState) -> tuple[dict[str, Any], dict[str, Any]]:
         # With an average, reading uses that, and training these.
         "params": state.params if state.ema_params else {},
     }
-    return state.variables, training
+    return {"network": state.variables, "training": training}
+
+
+def _ways_it_was_saved(like: TrainState) -> Iterator[TrainState]:
+    """Yields the states, as shapes, that a checkpoint of this run may hold.
+
+    The first is `like`. The others have an average of the parameters where it has none
+    or none where it has one, and the optimiser's state as earlier versions nested it.
+    """
+    for average in (like.ema_params, {} if like.ema_params else like.params):
+        for opt_state in (like.opt_state, *former_layouts(like.opt_state)):
+            yield like.replace(ema_params=average, opt_state=opt_state)
+
+
+def _as(like: TrainState, found: TrainState) -> TrainState:
+    """Returns what was found in one of `_ways_it_was_saved` as a state like `like`."""
+    average = found.ema_params
+    if like.ema_params and not average:
+        logger.info("the average of the parameters begins here, from the parameters")
+        # Copied: the state is donated, and a buffer can be donated only once.
+        average = jax.tree.map(jnp.copy, found.params)
+    elif average and not like.ema_params:
+        logger.info("the average of the parameters ends here; reading uses them as is")
+        average = {}
+    opt_state = jax.tree.unflatten(
+        jax.tree.structure(like.opt_state), jax.tree.leaves(found.opt_state)
+    )
+    return found.replace(ema_params=average, opt_state=opt_state)
 
 
 def _join(network: dict[str, Any], training: dict[str, Any]) -> TrainState:
@@ -98,6 +128,10 @@ class Checkpoints:
         """Returns the newest complete step, or None."""
         return self._manager.latest_step()
 
+    def reload(self) -> None:
+        """Looks at the folder again, where another process may have written."""
+        self._manager.reload()
+
     def save(self, state: TrainState, position: DataPosition) -> None:
         """Saves a step; writing goes on in the background.
 
@@ -110,18 +144,14 @@ class Checkpoints:
             self.wait()
         except NotSaved as error:
             logger.error("the checkpoint before this one was not saved: %s", error)
-        network, training = _split(state)
-        self._need_room((network, training))
+        items = _items(state)
+        self._need_room(items)
         data: dict[str, Any] = dataclasses.asdict(position)
-        data["digests"] = {
-            "network": digest.of_arrays(network),
-            "training": digest.of_arrays(training),
-        }
+        data["digests"] = {name: digest.of_arrays(tree) for name, tree in items.items()}
         self._manager.save(
             int(state.step),
             args=ocp.args.Composite(
-                network=ocp.args.StandardSave(network),
-                training=ocp.args.StandardSave(training),
+                **{name: ocp.args.StandardSave(tree) for name, tree in items.items()},
                 data=ocp.args.JsonSave(data | {"crc32": digest.of_json(data)}),
             ),
         )
@@ -147,18 +177,19 @@ class Checkpoints:
     def restore(self, like: TrainState) -> tuple[TrainState, DataPosition]:
         """Returns the newest step, placed like `like`: a state's shapes and shardings.
 
+        Where `like` has an average of the parameters and the step has none, it begins
+        at the parameters; where only the step has one, it is dropped.
+
         Steps that are damaged are passed over with a warning, and get another name:
         training goes on from the one before, and will save them again.
 
         Raises:
           ValueError: there is none, it holds other shapes, or all are damaged.
         """
-        network, training = _split(like)
-        kept, step = restore_newest(
-            self._manager, self.folder, {"network": network, "training": training}
-        )
+        wanted = [_items(way) for way in _ways_it_was_saved(like)]
+        kept, step = restore_newest(self._manager, self.folder, wanted)
         self._set_aside_after(step)
-        state = _join(kept["network"], kept["training"])
+        state = _as(like, _join(kept["network"], kept["training"]))
         data = kept["data"]
         kept = (data["batches"], data["examples"], data.get("lengths", []))
         return state, DataPosition(*kept)
@@ -216,7 +247,7 @@ def _remove(part: Path) -> None:
     """Removes what a failed save wrote; its other threads may still be writing."""
     for _ in range(REMOVALS):
         shutil.rmtree(part, ignore_errors=True)
+        time.sleep(0.1)  # a late thread makes the folder again
         if not part.exists():
             return
-        time.sleep(0.1)
     logger.warning("%s: not all of it could be removed", part)

@@ -5,6 +5,7 @@ step before is used, with a warning.
 """
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import jax
 import orbax.checkpoint as ocp
 from jax.sharding import Sharding
 
-from robustscanner_jax import digest, distributed
+from robustscanner_jax import digest, distributed, partition
 from robustscanner_jax.weights import listed
 
 logger = logging.getLogger(__name__)
@@ -40,9 +41,15 @@ def open_folder(
 
 
 def restore_newest(
-    manager: ocp.CheckpointManager, folder: Path, wanted: dict[str, Any]
+    manager: ocp.CheckpointManager, folder: Path, wanted: Sequence[dict[str, Any]]
 ) -> tuple[Any, int]:
     """Returns the items of the newest step that is whole, with "data", and the step.
+
+    Args:
+      manager: see `open_folder`.
+      folder: of the checkpoints.
+      wanted: what may have been saved, each as items of shapes with shardings. Those
+        that fit are restored.
 
     Raises:
       ValueError: there is none, it holds other shapes, or all are damaged.
@@ -72,24 +79,24 @@ def restore_newest(
 
 
 def _restore(
-    manager: ocp.CheckpointManager, folder: Path, step: int, wanted: dict[str, Any]
+    manager: ocp.CheckpointManager,
+    folder: Path,
+    step: int,
+    wanted: Sequence[dict[str, Any]],
 ) -> Any:
-    """Returns the items of a step with the shapes of `wanted`, and "data"."""
+    """Returns the items of a step with the shapes of one of `wanted`, and "data"."""
     try:
         # Compared before anything is read: orbax's own error has hundreds of lines.
         metadata = manager.item_metadata(step)
-        different = listed(
-            [
-                difference
-                for name, tree in wanted.items()
-                for difference in _differences(_shapes(metadata[name]), _shapes(tree))
-            ]
+        different, nearest = min(
+            ((_differences(metadata, items), items) for items in wanted),
+            key=lambda way: len(way[0]),
         )
         if not different:
-            items = {name: ocp.args.StandardRestore(t) for name, t in wanted.items()}
+            items = {name: ocp.args.StandardRestore(t) for name, t in nearest.items()}
             arguments = ocp.args.Composite(**items, data=ocp.args.JsonRestore())
             kept = manager.restore(step, args=arguments)
-            _check_digests(kept, wanted)
+            _check_digests(kept, nearest)
             return kept
     except Exception as error:  # of any type, the base class included
         if isinstance(error, PermissionError | MemoryError) or any(
@@ -98,7 +105,8 @@ def _restore(
             raise
         raise _Damaged(str(error).strip().partition("\n")[0][:200]) from error
     raise ValueError(
-        f"{folder}: checkpoint {step} does not fit this config ({different}); "
+        f"{folder}: checkpoint {step} does not fit this config "
+        f"({listed(different)}); "
         "use the config of the run, or another --workdir"
     )
 
@@ -123,10 +131,18 @@ def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:
     }
 
 
-def _differences(
+def _differences(metadata: Any, wanted: dict[str, Any]) -> list[str]:
+    """Returns what differs between the arrays of a checkpoint and of a config."""
+    return [
+        difference
+        for name, tree in wanted.items()
+        for difference in _item_differences(_shapes(metadata[name]), _shapes(tree))
+    ]
+
+
+def _item_differences(
     found: dict[str, tuple[int, ...]], wanted: dict[str, tuple[int, ...]]
 ) -> list[str]:
-    """Returns what differs between the arrays of a checkpoint and of a config."""
     if not found:
         raise ValueError("its metadata is missing")
     differences = []
@@ -158,9 +174,7 @@ def restore_variables(
     folder = Path(workdir).resolve() / "checkpoints"
     if not folder.is_dir():
         raise ValueError(f"{folder}: not found; this run has saved nothing yet")
+    like = partition.placed_shapes(shapes, sharding)
     with open_folder(folder) as manager:
-        like = jax.tree.map(
-            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), shapes
-        )
-        kept, step = restore_newest(manager, folder, {"network": like})
+        kept, step = restore_newest(manager, folder, [{"network": like}])
         return kept["network"], step

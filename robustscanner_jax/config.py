@@ -1,7 +1,6 @@
 """From the config to plain arguments: the checks that span fields, and JSON."""
 
 import json
-import os
 from pathlib import Path
 from typing import Any, get_args
 
@@ -12,6 +11,7 @@ from robustscanner_jax.models.attention import MaskRounding
 from robustscanner_jax.models.robustscanner import CHANNEL_SCALE, RobustScanner
 from robustscanner_jax.optim import SCHEDULES
 from robustscanner_jax.preprocessing import Preprocessing
+from robustscanner_jax.whole_file import write_whole
 
 # A ConfigDict. Its fields are known to configs/default.py, not to a type checker.
 Config = Any
@@ -100,6 +100,7 @@ def make_model(config: Config, charset: Charset) -> RobustScanner:
 FIXED_SECTIONS = ("seed", "charset", "model", "preprocessing", "data")
 # Free to change between the pieces of a run: they move neither weights nor order.
 FREE_KEYS = (
+    "charset",  # a path; `run_folder` compares the characters
     "model.dtype",
     "data.evaluate",
     "data.num_workers",
@@ -137,10 +138,7 @@ def _flat(tree: dict, prefix: str = "") -> dict[str, object]:
 
 def to_json(config: Config, path: Path) -> None:
     """Writes the resolved config, whole or not at all."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    text = config.to_json_best_effort(indent=2) + "\n"
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)
+    write_whole(path, config.to_json_best_effort(indent=2) + "\n")
 
 
 def from_json(path: Path) -> Config:

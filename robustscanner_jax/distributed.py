@@ -5,6 +5,7 @@ for any number of processes; this file holds what needs the processes to talk.
 """
 
 import contextlib
+import hashlib
 import logging
 import os
 import signal
@@ -33,6 +34,7 @@ SHUTDOWN_SECONDS = 15
 START_SECONDS = 600
 # For rendering or evaluating on another process; the dead are noticed long before.
 PATIENCE_SECONDS = 24 * 3600
+_LOW_BITS = 2**31 - 1
 
 
 def initialise() -> None:
@@ -150,15 +152,31 @@ def stops(received: bool, step: int) -> bool:
 
 
 def total(values: np.ndarray) -> np.ndarray:
-    """Returns the sum over all processes; every process must call it."""
+    """Returns the sum of int64 over all processes; every process must call it."""
     if jax.process_count() == 1:
         return values
-    return np.asarray(multihost_utils.process_allgather(values)).sum(axis=0)
+    # JAX cuts numbers to 32 bits: they travel in two halves.
+    halves = np.stack([values >> 31, values & _LOW_BITS]).astype(np.int32)
+    gathered = np.asarray(multihost_utils.process_allgather(halves), np.int64)
+    high, low = gathered.sum(axis=0)
+    return (high << 31) + low
 
 
 def anywhere(happened: bool) -> bool:
     """Returns whether it happened on any process; every process must call it."""
-    return bool(total(np.array(happened, np.int32)))
+    return bool(total(np.array(happened, np.int64)))
+
+
+def of_first(value: int) -> int:
+    """Returns what process 0 gives; every process must call it."""
+    mine = value if jax.process_index() == 0 else 0
+    return int(total(np.array(mine, np.int64)))
+
+
+def same(value: bytes) -> bool:
+    """Returns whether all processes give the same; every process must call it."""
+    number = int.from_bytes(hashlib.sha256(value).digest()[:7], "big")
+    return not anywhere(of_first(number) != number)
 
 
 @contextlib.contextmanager

@@ -9,12 +9,14 @@ import logging
 import os
 import runpy
 import sys
+import traceback
 from pathlib import Path
 
 import jax
 from absl import app
 from absl import flags as absl_flags
 from absl import logging as absl_logging
+from ml_collections import ConfigDict
 
 from robustscanner_jax import config as config_lib
 from robustscanner_jax import flags, modes
@@ -39,27 +41,76 @@ def main(argv: list[str]) -> None:
 
 
 def _parse(argv: list[str]) -> list[str]:
-    """Parses the flags; a missing config, or a key it lacks, is one sentence."""
-    path = _config_path(argv)
-    if path is not None and not path.is_file():
-        sys.exit(f"error: --config={path}: there is no such file")
+    """Parses the flags; what is wrong with the config is one sentence."""
+    keys = _config_keys(argv)
     try:
         return app.parse_flags_with_usage(argv)
-    except (AttributeError, KeyError, TypeError) as error:
-        sys.exit(f"error: {_unknown_key(path, argv) or error}")
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        if _traced(argv):
+            raise
+        sys.exit(f"error: {_unknown_key(keys, argv) or error}")
 
 
-def _config_path(argv: list[str]) -> Path | None:
+def _value(argv: list[str], *names: str) -> str | None:
+    """Returns what a flag is given, before flags are parsed."""
     for argument, following in zip(argv, [*argv[1:], ""], strict=True):
         name, equals, value = argument.partition("=")
-        if name.lstrip("-") == "config":
-            return Path((value if equals else following).partition(":")[0])
+        if name.startswith("-") and name.lstrip("-") in names:
+            return value if equals else following
     return None
 
 
-def _unknown_key(path: Path | None, argv: list[str]) -> str:
+def _traced(argv: list[str]) -> bool:
+    """Returns whether --verbosity asks where an error comes from."""
+    try:
+        return int(_value(argv, "verbosity", "v") or 0) >= 1
+    except ValueError:  # absl says what is wrong with it
+        return False
+
+
+def _config_keys(argv: list[str]) -> list[str]:
+    """Returns the keys of the config that --config names, none where it names none.
+
+    The file is run here, before the flags are parsed: its errors come with a location,
+    and not inside another's message.
+    """
+    argument = _value(argv, "config")
+    if argument is None:
+        return []
+    path, colon, part = argument.partition(":")
+    if not Path(path).is_file():
+        sys.exit(f"error: --config={path}: there is no such file")
+    try:
+        get_config = runpy.run_path(path).get("get_config")
+        if get_config is None:
+            raise ValueError("expected a function get_config, there is none")
+        config = get_config(part) if colon else get_config()
+        if not isinstance(config, ConfigDict):
+            raise TypeError(f"get_config returned {config!r}, expected a ConfigDict")
+        return config_lib.keys(config)
+    except Exception as error:  # of any type: it is the user's code that ran
+        if _traced(argv):
+            raise
+        sys.exit(f"error: {_located(error, path)}")
+
+
+def _located(error: Exception, path: str) -> str:
+    """Returns what went wrong in a config file, with the line where it did."""
+    if isinstance(error, SyntaxError):
+        return f"{error.filename}, line {error.lineno}: {error.msg}"
+    lines = [
+        frame.lineno
+        for frame in traceback.extract_tb(error.__traceback__)
+        if frame.filename == path
+    ]
+    reason = str(error).removeprefix(f"{path}: ").partition("\n")[0]
+    if not isinstance(error, ValueError):  # its text alone may be `'foo'`
+        reason = f"{type(error).__name__}: {reason}"
+    return f"{path}, line {lines[-1]}: {reason}" if lines else f"{path}: {reason}"
+
+
+def _unknown_key(known: list[str], argv: list[str]) -> str:
     """Returns what is wrong with a `--config.KEY=...`, and the nearest key there is."""
-    known = config_lib.keys(runpy.run_path(str(path))["get_config"]()) if path else []
     for argument in argv:
         key = argument.partition("=")[0].removeprefix("--config.")
         if argument.startswith("--config.") and key not in known:

@@ -62,14 +62,37 @@ def make_optimizer(
 ) -> optax.GradientTransformation:
     """Returns Adam as published (betas 0.9 and 0.999, epsilon 1e-8).
 
+    Its state has one structure, whatever is on or off: either may change when a run
+    goes on.
+
     Args:
       schedule: learning rate by update.
       clip_norm: gradients are scaled down to this global norm; 0 is off.
       weight_decay: decoupled (AdamW), on kernels alone; 0 is off.
     """
-    parts = [optax.clip_by_global_norm(clip_norm)] if clip_norm else []
-    if weight_decay:
-        parts.append(optax.adamw(schedule, weight_decay=weight_decay, mask=decayed))
-    else:
-        parts.append(optax.adam(schedule))
-    return optax.chain(*parts)
+    decay = optax.add_decayed_weights(weight_decay) if weight_decay else None
+    # What is off keeps its place: the state of a run fits whatever is on later.
+    return optax.chain(
+        optax.clip_by_global_norm(clip_norm) if clip_norm else optax.identity(),
+        optax.chain(
+            optax.scale_by_adam(),
+            optax.masked(decay or optax.identity(), decayed),
+            optax.scale_by_learning_rate(schedule),
+        ),
+    )
+
+
+def former_layouts(opt_state: Any) -> list[Any]:
+    """Returns a state as earlier versions nested it: the same leaves in their order.
+
+    They left out what was off, so that a checkpoint fitted only the same options.
+
+    Args:
+      opt_state: of `make_optimizer`, or its shapes.
+    """
+    clip, (adam, decay, schedule) = opt_state
+    return [
+        (clip, (adam, schedule)),  # clipping alone
+        ((adam, schedule),),  # neither
+        ((adam, decay, schedule),),  # decay alone; both is the layout of today
+    ]

@@ -1,4 +1,7 @@
-"""Mapping over accelerators: the only file that knows meshes, shardings, processes.
+"""Mapping over accelerators: how a training step's arrays lie on the devices.
+
+Meshes and the shardings of training are made here alone; what processes agree on is in
+`distributed`, and `compute` and `open_weights` place arrays for reading on one device.
 
 All devices of all processes form one axis, "data". A batch is split along it, the state
 is replicated, and `jit` inserts the sums over devices; batch norm and loss then see the
@@ -11,7 +14,7 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh, NamedSharding, PartitionSpec, Sharding
 
 AXIS = "data"
 
@@ -72,7 +75,11 @@ def place_state(create: Callable[[], Any], mesh: Mesh) -> Any:
 
 def replicated_shapes(shapes: Any, mesh: Mesh) -> Any:
     """Returns the shapes with the sharding of the state, for restoring into them."""
-    copy = replicated(mesh)
+    return placed_shapes(shapes, replicated(mesh))
+
+
+def placed_shapes(shapes: Any, sharding: Sharding) -> Any:
+    """Returns the shapes with a sharding, for restoring into them."""
     return jax.tree.map(
-        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=copy), shapes
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), shapes
     )

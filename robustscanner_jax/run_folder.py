@@ -8,6 +8,7 @@ from importlib import metadata
 from pathlib import Path
 
 from robustscanner_jax import config as config_lib
+from robustscanner_jax.whole_file import write_whole
 
 # The charset file may be edited, moved, or named relative to another folder.
 CHARSET = "charset.txt"
@@ -45,12 +46,12 @@ def claim(workdir: Path, config: config_lib.Config, *, write: bool) -> None:
         config_lib.to_json(config, path)
         if config.charset:
             characters = config_lib.make_charset(config).characters
-            _write(workdir / CHARSET, "".join(f"{c}\n" for c in characters))
+            write_whole(workdir / CHARSET, "".join(f"{c}\n" for c in characters))
         else:
             (workdir / CHARSET).unlink(missing_ok=True)
         versions = {name: metadata.version(name) for name in RECORDED}
         versions["python"] = platform.python_version()
-        _write(workdir / "versions.json", json.dumps(versions, indent=2) + "\n")
+        write_whole(workdir / "versions.json", json.dumps(versions, indent=2) + "\n")
 
 
 def _try_rename(workdir: Path) -> None:
@@ -76,13 +77,6 @@ def _try_rename(workdir: Path) -> None:
             shutil.rmtree(path, ignore_errors=True)
 
 
-def _write(path: Path, text: str) -> None:
-    """Writes a file whole or not at all: the process may be killed at any moment."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(text, encoding="utf-8", newline="")
-    os.replace(temporary, path)
-
-
 def read_config(workdir: Path) -> config_lib.Config:
     """Returns the config of a run, its charset the copy that lies beside it.
 
@@ -98,7 +92,7 @@ def read_config(workdir: Path) -> config_lib.Config:
 def _changed_characters(workdir: Path, config: config_lib.Config) -> list[str]:
     now = config_lib.make_charset(config).characters
     before = config_lib.make_charset(read_config(workdir)).characters
-    return [] if now == before else [f"{config.charset or 'charset'} was {before!r}"]
+    return [] if now == before else [f"charset was {before!r}, now {now!r}"]
 
 
 def _has_checkpoint(workdir: Path) -> bool:

@@ -1,5 +1,6 @@
 """One update, as a pure function of the state and a batch."""
 
+from collections.abc import Callable
 from typing import Any
 
 import flax.struct
@@ -99,19 +100,9 @@ def gradients(
     divisor = jnp.maximum(tokens.astype(jnp.float32), 1.0)  # of the whole batch
 
     def loss_fn(params, batch_stats, part):
-        inputs, targets = part["tokens"][:, :-1], part["tokens"][:, 1:]
-        logits, updated = model.apply(
-            {"params": params, "batch_stats": batch_stats},
-            normalise(part["image"], mean=mean, scale=scale, dtype=model.dtype),
-            part["width"],
-            inputs,
-            train=train,
-            mutable=["batch_stats"],
+        loss_sum, batch_stats, metrics = _loss(
+            params, batch_stats, part, model=model, mean=mean, scale=scale, train=train
         )
-        loss_sum, tokens = token_cross_entropy(logits, targets, pad_id=model.pad_id)
-        hit = (jnp.argmax(logits, -1) == targets) & (targets != model.pad_id)
-        metrics = {"loss_sum": loss_sum, "tokens": tokens, "correct": hit.sum()}
-        batch_stats = updated["batch_stats"] if train else batch_stats
         return loss_sum / divisor, (batch_stats, metrics)
 
     def micro_step(batch_stats, part):
@@ -122,6 +113,42 @@ def gradients(
 
     if accumulate == 1:
         return micro_step(batch_stats, batch)
+    return _accumulated(micro_step, batch_stats, batch, accumulate)
+
+
+def _loss(
+    params: Any,
+    batch_stats: Any,
+    batch: dict[str, jax.Array],
+    *,
+    model: RobustScanner,
+    mean: float,
+    scale: float,
+    train: bool,
+) -> tuple[Float[Array, ""], Any, Metrics]:
+    """Returns the sum of the loss in nats, batch statistics, and sums for the log."""
+    inputs, targets = batch["tokens"][:, :-1], batch["tokens"][:, 1:]
+    logits, updated = model.apply(
+        {"params": params, "batch_stats": batch_stats},
+        normalise(batch["image"], mean=mean, scale=scale, dtype=model.dtype),
+        batch["width"],
+        inputs,
+        train=train,
+        mutable=["batch_stats"],
+    )
+    loss_sum, tokens = token_cross_entropy(logits, targets, pad_id=model.pad_id)
+    hit = (jnp.argmax(logits, -1) == targets) & (targets != model.pad_id)
+    metrics = {"loss_sum": loss_sum, "tokens": tokens, "correct": hit.sum()}
+    return loss_sum, updated["batch_stats"] if train else batch_stats, metrics
+
+
+def _accumulated(
+    micro_step: Callable[[Any, Any], tuple[Any, Any, Metrics]],
+    batch_stats: Any,
+    batch: dict[str, jax.Array],
+    accumulate: int,
+) -> tuple[Any, Any, Metrics]:
+    """Returns what `gradients` does, from so many micro-batches one after the other."""
 
     def scan_body(carry, part):
         sums, before = carry
@@ -165,6 +192,14 @@ def _updates_before(state: TrainState) -> Int[Array, ""]:
     return counts[0][1] if counts else state.step
 
 
+def _averaged(state: TrainState, params: Any, ema_decay: float) -> Any:
+    """Returns the running average after an update to `params`."""
+    decay = average_decay(_updates_before(state), ema_decay)
+    return jax.tree.map(
+        lambda old, new: decay * old + (1 - decay) * new, state.ema_params, params
+    )
+
+
 def train_step(
     state: TrainState,
     batch: dict[str, jax.Array],
@@ -190,9 +225,10 @@ def train_step(
         `average_decay`; 0 is off.
       accumulate: micro-batches that the batch is computed in, see `gradients`.
 
-    Returns the next state, and sums over the global batch (divide on the host):
-    `loss_sum` in nats, `tokens`, `correct` (tokens whose likeliest class is right,
-    teacher forced), `rows` (examples that count), `grad_norm` and `skipped`.
+    Returns the next state, and sums over the global batch (divide on the host): `rows`
+    (examples that count), `skipped` (1 where no update was applied, else 0), and of an
+    applied update, else 0, `loss_sum` in nats, `tokens`, `correct` (tokens whose
+    likeliest class is right, teacher forced) and `grad_norm`.
     """
     grads, batch_stats, metrics = gradients(
         state.params,
@@ -203,33 +239,25 @@ def train_step(
         scale=scale,
         accumulate=accumulate,
     )
-    grad_norm = optax.tree.norm(grads)
+    metrics["grad_norm"] = optax.tree.norm(grads)
     updates, opt_state = tx.update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
-    decay = average_decay(_updates_before(state), ema_decay)
-    ema_params = jax.tree.map(
-        lambda old, new: decay * old + (1 - decay) * new,
-        state.ema_params,
-        params if ema_decay else {},
-    )
-    finite = jnp.isfinite(metrics["loss_sum"]) & jnp.isfinite(grad_norm)
-    applied = finite & (metrics["tokens"] > 0)
-    proposed = (params, batch_stats, opt_state, ema_params)
-    current = (state.params, state.batch_stats, state.opt_state, state.ema_params)
-    params, batch_stats, opt_state, ema_params = jax.tree.map(
-        lambda new, old: jnp.where(applied, new, old), proposed, current
-    )
-    state = TrainState(
-        step=state.step + 1,
+    proposed = state.replace(
         params=params,
         batch_stats=batch_stats,
         opt_state=opt_state,
-        ema_params=ema_params,
+        ema_params=_averaged(state, params, ema_decay) if ema_decay else {},
+    )
+    finite = jnp.isfinite(metrics["loss_sum"]) & jnp.isfinite(metrics["grad_norm"])
+    applied = finite & (metrics["tokens"] > 0)
+    state = jax.tree.map(
+        lambda new, old: jnp.where(applied, new, old), proposed, state
+    ).replace(
+        step=state.step + 1,
         skipped_in_row=jnp.where(applied, 0, state.skipped_in_row + 1),
     )
-    metrics |= {
-        "rows": batch["weight"].sum(),
-        "grad_norm": grad_norm,
-        "skipped": 1 - applied.astype(jnp.int32),
-    }
+    # Zero, and not what was found: one NaN would be all that is left of a mean.
+    metrics = {name: jnp.where(applied, x, 0) for name, x in metrics.items()}
+    metrics["rows"] = batch["weight"].sum()
+    metrics["skipped"] = 1 - applied.astype(jnp.int32)
     return state, metrics

@@ -3,6 +3,7 @@
 import collections
 import contextlib
 import logging
+import math
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -40,7 +41,7 @@ class ExampleCounts:
     def everywhere(self) -> "ExampleCounts":
         """Returns the counts of all processes together; each of them must call it."""
         seen = [self._counts[p] - self._before[p] for p in Problem]
-        together = distributed.total(np.array(seen, np.int32)).tolist()
+        together = distributed.total(np.array(seen, np.int64)).tolist()
         named = {
             problem.name: self._before[problem] + count
             for problem, count in zip(Problem, together, strict=True)
@@ -159,14 +160,15 @@ class Interval:
 
     def without_examples(self) -> int:
         """Returns how many updates had no example that counts; waits for the device."""
-        tokens = jax.device_get([metrics["tokens"] for metrics in self.metrics])
-        return sum(int(count) == 0 for count in tokens)
+        rows = jax.device_get([metrics["rows"] for metrics in self.metrics])
+        return sum(int(count) == 0 for count in rows)
 
     def summary(self, *, batch_size: int) -> dict[str, float]:
         """Returns means over the interval; waits for the device.
 
-        `loss` in nats a token, `token_accuracy`, the mean `grad_norm`, and the count
-        `skipped_updates`. `images_per_second` over the time that was not spent on
+        Over the updates that were applied, NaN where none was: `loss` in nats a token,
+        `token_accuracy` and the mean `grad_norm`; `skipped_updates` counts the others.
+        `images_per_second` over the time that was not spent on
         saving, evaluating and compiling. Of the whole time, the shares
         `data_wait_share`, `saving_share`, `evaluating_share` and `compiling_share`.
         """
@@ -174,12 +176,12 @@ class Interval:
         after = self._clock.seconds()
         spent = {part: after[part] - self._before[part] for part in after}
         total = {k: float(np.sum([m[k] for m in fetched])) for k in fetched[0]}
-        tokens = max(total["tokens"], 1.0)
+        applied = len(fetched) - total["skipped"]
         pauses = spent["saving"] + spent["evaluating"] + spent["compiling"]
         return {
-            "loss": total["loss_sum"] / tokens,
-            "token_accuracy": total["correct"] / tokens,
-            "grad_norm": total["grad_norm"] / len(fetched),
+            "loss": _mean(total["loss_sum"], total["tokens"]),
+            "token_accuracy": _mean(total["correct"], total["tokens"]),
+            "grad_norm": _mean(total["grad_norm"], applied),
             "skipped_updates": total["skipped"],
             "images_per_second": (
                 len(fetched) * batch_size / max(spent["total"] - pauses, 1e-9)
@@ -188,6 +190,10 @@ class Interval:
             f"{part}_share": spent[part] / max(spent["total"], 1e-9)
             for part in Clock.PARTS
         }
+
+
+def _mean(total: float, count: float) -> float:
+    return total / count if count else math.nan
 
 
 class RunLog:
@@ -219,9 +225,15 @@ class RunLog:
         self._batch_size, self._schedule = batch_size, schedule
         self._clock, self._peak_images, self._enabled = clock, peak_images, enabled
         self._writer = MetricWriter(workdir, enabled=enabled)
+        # None: where it is a terminal that reads it.
         self._progress = tqdm(
-            total=last, initial=first, desc="train", unit="step", disable=None
+            total=last,
+            initial=first,
+            desc="train",
+            unit="step",
+            disable=None if enabled else True,
         )
+        self._closing = contextlib.ExitStack()
 
     def step(self) -> None:
         """Moves the progress bar."""
@@ -256,12 +268,16 @@ class RunLog:
 
     def __enter__(self) -> "RunLog":
         """Returns itself."""
+        self._closing.callback(self._say_where_the_time_went)  # comes last
+        self._closing.enter_context(self._writer)
+        self._closing.enter_context(self._progress)
         return self
 
     def __exit__(self, *exception: object) -> None:
         """Finishes the files, and says where the time went."""
-        self._progress.close()
-        self._writer.__exit__(*exception)
+        self._closing.close()
+
+    def _say_where_the_time_went(self) -> None:
         seconds = self._clock.seconds()
         if self._enabled:
             logger.info(

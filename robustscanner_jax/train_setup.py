@@ -9,8 +9,8 @@ import jax
 import numpy as np
 import optax
 
+from robustscanner_jax import agreement, partition, run_folder
 from robustscanner_jax import config as config_lib
-from robustscanner_jax import partition, run_folder
 from robustscanner_jax.charset import Charset
 from robustscanner_jax.checkpoint import Checkpoints, DataPosition
 from robustscanner_jax.compute import for_device
@@ -44,7 +44,8 @@ def set_up(config: config_lib.Config, workdir: Path) -> Setup:
     """Returns what the config describes; claims the run folder.
 
     Raises:
-      ValueError: the devices cannot share the batch, or the folder holds another run.
+      ValueError: the devices cannot share the batch, the folder holds another run, or
+        is not the same for all processes.
     """
     train = config.train
     charset = config_lib.make_charset(config)
@@ -60,6 +61,7 @@ def set_up(config: config_lib.Config, workdir: Path) -> Setup:
     )
     writes = jax.process_index() == 0
     run_folder.claim(workdir, config, write=writes)
+    agreement.check_folder(workdir)
     return Setup(
         config=config,
         workdir=workdir,
@@ -79,7 +81,7 @@ def start(setup: Setup, checkpoints: Checkpoints) -> tuple[TrainState, DataPosit
     """Returns the newest checkpoint, or the state before the first update.
 
     Raises:
-      ValueError: every checkpoint is damaged, or `config.train.init_weights` is of
+      ValueError: every checkpoint is damaged, the processes see different ones, or `config.train.init_weights` is of
         another network.
     """
     create = functools.partial(
@@ -90,7 +92,7 @@ def start(setup: Setup, checkpoints: Checkpoints) -> tuple[TrainState, DataPosit
         image_size=(setup.rule.height, setup.rule.max_width),
         ema=setup.config.train.ema_decay > 0,
     )
-    if checkpoints.latest() is not None:
+    if agreement.newest_step(checkpoints) is not None:
         like = partition.replicated_shapes(jax.eval_shape(create), setup.mesh)
         state, position = checkpoints.restore(like)
         logger.info("resuming %s at step %d", setup.workdir, int(state.step))

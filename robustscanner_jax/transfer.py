@@ -57,25 +57,11 @@ def transfer(
     )
     if different:
         raise ValueError(f"the weights are of another network: {different}")
-    found = copy.deepcopy(weights.variables)
-    params, start = found["params"], fresh["params"]
-    ids = _same_tokens(weights.charset, charset)
-    outputs = {
-        new: old
-        for new, old in ids.items()
-        if new < charset.num_classes and old < weights.charset.num_classes
-    }
     steps = {i: i for i in range(1 + min(model.max_len, weights.model.max_len))}
-    for table, rows in (
-        (("hybrid", "embedding"), ids),
-        (("classifier", "bias"), outputs),
-        (("position", "embedding"), steps),
-    ):
-        owner, name = table
-        params[owner][name] = _rows(params[owner][name], start[owner][name], rows)
-    kernel = params["classifier"]["kernel"].T
-    kernel = _rows(kernel, start["classifier"]["kernel"].T, outputs)
-    params["classifier"]["kernel"] = np.ascontiguousarray(kernel.T)
+    found = copy.deepcopy(weights.variables)
+    _copy_rows(
+        found["params"], fresh["params"], weights.charset, charset, same_steps=steps
+    )
     before, now = weights.charset.characters, charset.characters
     return Transferred(
         found,
@@ -83,6 +69,32 @@ def transfer(
         added="".join(c for c in now if c not in before),
         dropped="".join(c for c in before if c not in now),
     )
+
+
+def _copy_rows(
+    params: dict[str, Any],
+    start: dict[str, Any],
+    before: Charset,
+    now: Charset,
+    *,
+    same_steps: dict[int, int],
+) -> None:
+    """Gives the tables in `params` the rows of `start`, but for those that stay."""
+    ids = _same_tokens(before, now)
+    outputs = {
+        new: old
+        for new, old in ids.items()
+        if new < now.num_classes and old < before.num_classes
+    }
+    for owner, name, rows in (
+        ("hybrid", "embedding", ids),
+        ("classifier", "bias", outputs),
+        ("position", "embedding", same_steps),
+    ):
+        params[owner][name] = _rows(params[owner][name], start[owner][name], rows)
+    kernel = params["classifier"]["kernel"].T
+    kernel = _rows(kernel, start["classifier"]["kernel"].T, outputs)
+    params["classifier"]["kernel"] = np.ascontiguousarray(kernel.T)
 
 
 def _same_tokens(before: Charset, now: Charset) -> dict[int, int]:

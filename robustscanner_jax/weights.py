@@ -8,7 +8,6 @@ that a weights file can never be read with the wrong dictionary or the wrong res
 import dataclasses
 import functools
 import json
-import os
 from collections.abc import Hashable, Mapping
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -25,6 +24,7 @@ import robustscanner_jax
 from robustscanner_jax.charset import Charset
 from robustscanner_jax.models.robustscanner import CHANNEL_SCALE, RobustScanner
 from robustscanner_jax.preprocessing import Preprocessing
+from robustscanner_jax.whole_file import write_whole
 
 FORMAT = "robustscanner_jax.weights"  # the metadata's only key, see save_weights
 FORMAT_VERSION = 1
@@ -181,15 +181,7 @@ def save_weights(
         {FORMAT: json.dumps(metadata, sort_keys=True)},
     )
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_whole(path, data)
 
 
 def _read(path: Path) -> tuple[dict[str, str], dict[str, np.ndarray]]:

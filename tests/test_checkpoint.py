@@ -11,6 +11,7 @@ import time
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import orbax.checkpoint as ocp
 import pytest
 from helpers import eloquent
@@ -18,7 +19,7 @@ from helpers import eloquent
 from robustscanner_jax import distributed, partition
 from robustscanner_jax.checkpoint import Checkpoints, DataPosition, NotSaved
 from robustscanner_jax.checkpoint_reading import ATTEMPTS, restore_variables
-from robustscanner_jax.optim import make_optimizer
+from robustscanner_jax.optim import decayed, make_optimizer
 from robustscanner_jax.steps import TrainState
 
 TX = make_optimizer(lambda _: 1e-3, clip_norm=5.0, weight_decay=0.0)
@@ -174,20 +175,56 @@ def test_a_checkpoint_of_another_network_is_one_clear_sentence(checkpoints, tmp_
         assert "\n" not in message and len(message) < 600
 
 
-@pytest.mark.parametrize(("before", "after"), [(False, True), (True, False)])
-def test_turning_the_average_on_or_off_is_refused(checkpoints, before, after):
-    save(checkpoints, state_of(7, ema=before))
-    with pytest.raises(ValueError, match="checkpoint 7 does not fit this config"):
-        checkpoints.restore(shapes(state_of(7, ema=after)))
+def test_an_average_switched_on_begins_at_the_parameters(checkpoints):
+    before = state_of(7)
+    save(checkpoints, before)
+    state, _ = checkpoints.restore(shapes(state_of(7, ema=True)))
+    assert_same_bits(state.ema_params, before.params)
+    assert_same_bits(state.replace(ema_params={}), before)
+    # Not the same memory: the state is donated, and each buffer once.
+    for one, other in zip(
+        jax.tree.leaves(state.ema_params), jax.tree.leaves(state.params), strict=True
+    ):
+        assert one.unsafe_buffer_pointer() != other.unsafe_buffer_pointer()
+        assert one.sharding == other.sharding
+
+
+def test_an_average_switched_off_is_dropped_and_the_parameters_stay(checkpoints):
+    before = state_of(7, ema=True)
+    save(checkpoints, before)
+    state, _ = checkpoints.restore(shapes(state_of(7)))
+    assert_same_bits(state, before.replace(ema_params={}))
+
+
+@pytest.mark.parametrize("ema", [False, True])
+@pytest.mark.parametrize("clip", [False, True])
+@pytest.mark.parametrize("decay", [False, True])
+def test_a_checkpoint_of_earlier_versions_fits_whatever_is_on_now(
+    checkpoints, clip, decay, ema
+):
+    """They left out of the optimiser's state what was off."""
+    adam = (
+        optax.adamw(lambda _: 1e-3, weight_decay=0.1, mask=decayed)
+        if decay
+        else optax.adam(lambda _: 1e-3)
+    )
+    tx = optax.chain(*[optax.clip_by_global_norm(5.0)] * clip, adam)
+    now = state_of(7)
+    state = now.replace(opt_state=noise(tx.init(now.params), 5))
+    save(checkpoints, state)
+    found, position = checkpoints.restore(shapes(state_of(7, ema=ema)))
+    assert position == POSITION
+    assert jax.tree.structure(found.opt_state) == jax.tree.structure(now.opt_state)
+    assert_same_bits(jax.tree.leaves(found.opt_state), jax.tree.leaves(state.opt_state))
+    assert_same_bits(found.params, state.params)
 
 
 def test_another_optimiser_is_refused(checkpoints):
     state = state_of(7)
-    save(checkpoints, state)
-    tx = make_optimizer(lambda _: 1e-3, clip_norm=0.0, weight_decay=0.1)
-    other = state.replace(opt_state=tx.init(state.params))
+    tx = optax.sgd(1e-3, momentum=0.9)
+    save(checkpoints, state.replace(opt_state=tx.init(state.params)))
     with pytest.raises(ValueError, match="checkpoint 7 does not fit this config"):
-        checkpoints.restore(shapes(other))
+        checkpoints.restore(shapes(state))
 
 
 def test_without_a_checkpoint_the_folder_is_named(checkpoints, tmp_path):

@@ -1,5 +1,6 @@
 """Whole runs: what they leave behind, and what they say on the way."""
 
+import dataclasses
 import json
 import logging
 
@@ -130,29 +131,89 @@ def test_an_evaluation_that_fails_on_the_way_does_not_end_the_run(
     config = tiny_config(
         labels, train__evaluate_every=2, train__steps=4, **evaluated(labels)
     )
-    real, calls = train.evaluate.run, []
+    real, calls = train.evaluate.write_results, []
 
-    def full_disk_at_first(*args, **options):
-        calls.append(options["step"])
+    def full_disk_at_first(evaluation, output):
+        calls.append(evaluation.weights.step)
         if len(calls) == 1:
             raise OSError(28, "No space left on device")
-        return real(*args, **options)
+        real(evaluation, output)
 
-    monkeypatch.setattr(train.evaluate, "run", full_disk_at_first)
+    monkeypatch.setattr(train.evaluate, "write_results", full_disk_at_first)
     train.run(config, tmp_path)
     assert calls == [2, 4] and saved_steps(tmp_path)[-1] == 4
     assert "step 2 is not evaluated, going on: " in caplog.text
 
 
-def test_the_card_has_the_accuracy_of_its_own_step_alone(quick, labels, tmp_path):
+def test_a_process_that_does_not_write_reads_what_the_writing_one_reads(
+    quick, labels, tmp_path, monkeypatch, capsys
+):
+    odd = write_words(tmp_path / "odd", ["!?", "..."])
+    config = tiny_config(
+        labels, train__steps=2, data__evaluate=(f"odd:{odd}", f"held:{labels}")
+    )
+    evaluations, folders = [], {True: tmp_path / "run", False: tmp_path / "other"}
+    real = train._evaluate
+
+    def by_both(setup, state, step, benchmarks):
+        for writes, folder in folders.items():
+            folder.mkdir(exist_ok=True)
+            one = dataclasses.replace(setup, writes=writes, workdir=folder)
+            evaluations.append(real(one, state, step, benchmarks))
+        return evaluations[0]
+
+    monkeypatch.setattr(train, "_evaluate", by_both)
+    train.run(config, folders[True])
+    assert capsys.readouterr().out.count("left out: odd: no words to score") == 1
+    writing, other = evaluations
+    assert writing.scores == other.scores and writing.unscored == other.unscored
+    assert [score.name for score in other.scores] == ["held"]
+    assert (folders[True] / "accuracy.json").is_file()
+    assert not list(folders[False].iterdir())
+
+
+def test_the_table_of_a_run_says_that_its_own_weights_were_read(straight):
+    workdir, config, _ = straight
+    extra = json.loads((workdir / "accuracy.json").read_text())["extra"]
+    assert (extra["weights"], extra["step"]) == (".", config.train.steps)
+
+
+def test_the_card_has_the_accuracy_of_its_own_weights_alone(quick, labels, tmp_path):
     config = tiny_config(labels, train__steps=2, **evaluated(labels))
     train.run(config, tmp_path)
     card = Recognizer.load(tmp_path, batch_size=8).weights.card
     assert card["step"] == 2 and card["accuracy_36"]["held"][1] == len(TWELVE)
     table = tmp_path / "accuracy.json"
-    table.write_text(table.read_text().replace('"step": 2', '"step": 1'))
-    card = Recognizer.load(tmp_path, batch_size=8).weights.card
-    assert card["accuracy_36"] == {}
+    written = table.read_text()
+    for own, other in (
+        ('"step": 2', '"step": 1'),
+        ('"weights": "."', '"weights": "tiny"'),
+        ('"rotate_tall": null', '"rotate_tall": 1.0'),
+    ):
+        assert own in written
+        table.write_text(written.replace(own, other))
+        card = Recognizer.load(tmp_path, batch_size=8).weights.card
+        assert card["accuracy_36"] == {}, other
+
+
+def test_what_was_learned_is_saved_before_it_is_evaluated(
+    quick, labels, tmp_path, monkeypatch
+):
+    config = tiny_config(
+        labels,
+        train__steps=4,
+        train__save_every=1_000,
+        train__evaluate_every=2,
+        **evaluated(labels),
+    )
+
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(train, "_evaluate_on_the_way", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        train.run(config, tmp_path)
+    assert (tmp_path / "checkpoints" / "2").is_dir()
 
 
 def test_the_batch_must_suit_the_devices(labels, tmp_path):

@@ -1,5 +1,6 @@
 """The command line: what it asks for, what it prints, and how it ends."""
 
+import json
 import os
 import re
 import subprocess
@@ -70,6 +71,11 @@ def images(tmp_path_factory):
     [
         ({"mode": "train"}, [], "--mode=train needs --config"),
         ({"mode": "train"}, ["a.png"], r"takes no files, got \['a.png'\]"),
+        (
+            {"mode": "train", "config": {}, "workdir": "gs://bucket/run"},
+            [],
+            "gs://bucket/run is an address: mount it",
+        ),
         ({"mode": "evaluate"}, [], "needs --benchmark=NAME:PATH"),
         (
             {"mode": "evaluate", "benchmark": ["a:b"]},
@@ -94,6 +100,17 @@ def test_a_mode_asks_for_what_it_needs(flags, paths, message):
         FLAGS.mark_as_parsed()
     with flagsaver.flagsaver(**flags), pytest.raises(app.UsageError, match=message):
         modes.run(flags["mode"], paths)
+
+
+@pytest.mark.parametrize("flag", ["workdir", "weights"])
+def test_an_export_in_place_of_weights_is_sent_to_its_flag(flag, tmp_path):
+    if not FLAGS.is_parsed():
+        FLAGS.mark_as_parsed()
+    (tmp_path / "manifest.json").write_text("{}")
+    message = f"--{flag}={tmp_path} is an export: give it to --model"
+    with flagsaver.flagsaver(**{flag: str(tmp_path)}):
+        with pytest.raises(app.UsageError, match=message):
+            modes.run("predict", ["a.png"])
 
 
 def test_images_are_read_with_a_weights_file(call, weights, images, capsys):
@@ -130,6 +147,8 @@ def test_a_benchmark_is_evaluated_into_a_folder(call, weights, tmp_path, capsys)
         "predictions.tsv",
         "samples",
     }
+    extra = json.loads((output / "accuracy.json").read_text())["extra"]
+    assert (extra["weights"], extra["step"]) == (str(weights), 0)
 
 
 @pytest.mark.parametrize(
@@ -194,6 +213,62 @@ def test_a_data_folder_with_nothing_in_it_is_one_sentence(call, tmp_path, monkey
     monkeypatch.setattr(modes.distributed, "initialise", lambda: None)
     status = call(mode="train", workdir=str(tmp_path / "run"))
     assert status == f"error: {tmp_path / 'empty'}: the folder is empty"
+
+
+def parse(*arguments):
+    """Returns the sentence with which a command line is refused."""
+    with pytest.raises(SystemExit) as caught:
+        command._parse(["main", *map(str, arguments)])
+    return caught.value.code
+
+
+def test_a_part_that_a_config_does_not_have_is_one_sentence(monkeypatch):
+    monkeypatch.chdir(REPOSITORY)
+    sentence = parse("--config=configs/tiny_cpu.py:fourth")
+    expected = (
+        r"error: configs/tiny_cpu\.py, line \d+: "
+        "expected :first, :second or :third, got fourth"
+    )
+    assert re.fullmatch(expected, sentence)
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        ("def get_config():\n    return {}['foo']", "line 2: KeyError: 'foo'"),
+        (
+            "def get_config():\n    return half(0)\n\ndef half(x):\n    return x + ''",
+            "line 5: TypeError: unsupported operand",
+        ),
+        ("import json\ndef get_config():\n    json.loads('')", "line 3: Expecting"),
+        ("x = 1\ndef get_config()\n    pass", "line 2: expected ':'"),
+        ("import no_such_thing", "line 1: ModuleNotFoundError: No module named"),
+        ("x = 1", ": expected a function get_config, there is none"),
+        (
+            "def get_config():\n    pass",
+            "TypeError: get_config returned None, expected",
+        ),
+    ],
+    ids=["key", "in a helper", "value", "syntax", "import", "no function", "no config"],
+)
+def test_an_error_in_a_config_file_is_one_sentence_with_its_line(
+    tmp_path, body, expected
+):
+    path = tmp_path / "mine.py"
+    path.write_text(body, encoding="utf-8")
+    sentence = parse(f"--config={path}", "--config.train.steps=3")
+    assert sentence.startswith(f"error: {path}") and expected in sentence
+    assert "\n" not in sentence
+
+
+@pytest.mark.parametrize("verbosity", [["--verbosity=1"], ["-v", "1"]])
+def test_verbosity_shows_where_an_error_in_a_config_file_comes_from(
+    tmp_path, verbosity
+):
+    path = tmp_path / "mine.py"
+    path.write_text("def get_config():\n    return {}['foo']", encoding="utf-8")
+    with pytest.raises(KeyError, match="foo"):
+        command._parse(["main", "--config", str(path), *verbosity])
 
 
 @pytest.mark.slow

@@ -3,12 +3,19 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from helpers import small_model
 from hypothesis import given
 from hypothesis import strategies as st
 
-from robustscanner_jax.optim import SCHEDULES, decayed, make_optimizer, make_schedule
+from robustscanner_jax.optim import (
+    SCHEDULES,
+    decayed,
+    former_layouts,
+    make_optimizer,
+    make_schedule,
+)
 from robustscanner_jax.weights import expected_shapes, flatten, unflatten
 
 PEAK = 1e-3
@@ -156,3 +163,63 @@ def test_clipping_scales_long_gradients_and_leaves_short_ones():
     np.testing.assert_allclose(after(norm, 10.0, 0.5), after(0, 1.0, 0.5), rtol=1e-5)
     np.testing.assert_allclose(after(norm, 0.9, 0.5), after(0, 0.9, 0.5), rtol=1e-6)
     assert np.abs(after(0, 10.0, 0.5) - after(0, 1.0, 0.5)).max() > 1e-3
+
+
+OPTIONS = [(clip, decay) for clip in (0.0, 5.0) for decay in (0.0, 0.1)]
+
+
+def former(clip_norm, weight_decay, rate=0.1):
+    """Returns the optimiser that earlier versions made of these options."""
+    parts = [optax.clip_by_global_norm(clip_norm)] if clip_norm else []
+    if weight_decay:
+        parts.append(
+            optax.adamw(lambda _: rate, weight_decay=weight_decay, mask=decayed)
+        )
+    else:
+        parts.append(optax.adam(lambda _: rate))
+    return optax.chain(*parts)
+
+
+def after_three_updates(tx):
+    params, state = PARAMS, tx.init(PARAMS)
+    for _ in range(3):
+        updates, state = tx.update(
+            jax.tree.map(lambda p: 0.7 * p, params), state, params
+        )
+        params = jax.tree.map(jnp.add, params, updates)
+    return params, state
+
+
+@pytest.mark.parametrize(("clip_norm", "weight_decay"), OPTIONS)
+def test_the_state_has_one_structure_whatever_is_on(clip_norm, weight_decay):
+    tx = make_optimizer(lambda _: 0.1, clip_norm=clip_norm, weight_decay=weight_decay)
+    other = make_optimizer(lambda _: 0.1, clip_norm=1.0, weight_decay=0.5)
+    one, same = (jax.tree.structure(x.init(PARAMS)) for x in (tx, other))
+    assert one == same
+
+
+@pytest.mark.parametrize(("clip_norm", "weight_decay"), OPTIONS)
+def test_the_updates_are_those_of_optax_bit_for_bit(clip_norm, weight_decay):
+    tx = make_optimizer(lambda _: 0.1, clip_norm=clip_norm, weight_decay=weight_decay)
+    found, _ = after_three_updates(tx)
+    expected, _ = after_three_updates(former(clip_norm, weight_decay))
+    jax.tree.map(np.testing.assert_array_equal, found, expected)
+
+
+@pytest.mark.parametrize(("clip_norm", "weight_decay"), OPTIONS)
+def test_a_state_of_earlier_versions_has_the_same_leaves_in_a_known_layout(
+    clip_norm, weight_decay
+):
+    tx = make_optimizer(lambda _: 0.1, clip_norm=clip_norm, weight_decay=weight_decay)
+    _, now = after_three_updates(tx)
+    _, before = after_three_updates(former(clip_norm, weight_decay))
+    known = [now, *former_layouts(now)]
+    (layout,) = [x for x in known if paths(x) == paths(before)]
+    jax.tree.map(
+        np.testing.assert_array_equal, jax.tree.leaves(layout), jax.tree.leaves(before)
+    )
+    assert jax.tree.leaves(layout) == jax.tree.leaves(now)
+
+
+def paths(tree):
+    return [jax.tree_util.keystr(path) for path, _ in jax.tree.leaves_with_path(tree)]

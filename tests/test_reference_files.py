@@ -155,7 +155,18 @@ def test_without_torch_one_sentence_says_so(tmp_path, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "torch", None)
     path = tmp_path / "a.pth"
     path.write_bytes(b"PK")
-    with pytest.raises(CheckpointError, match=r"needs PyTorch.*pip install torch"):
+    with pytest.raises(CheckpointError, match=r"a\.pth: .*: pip install torch$"):
+        load_checkpoint(path)
+
+
+def test_a_broken_torch_is_not_taken_for_a_damaged_file(tmp_path, monkeypatch):
+    def import_torch(name, purpose):
+        raise ImportError("libtorch.so: cannot open shared object file")
+
+    monkeypatch.setattr("robustscanner_jax.reference.files.optional", import_torch)
+    path = tmp_path / "a.pth"
+    path.write_bytes(b"PK")
+    with pytest.raises(CheckpointError, match=r"a\.pth: libtorch\.so: cannot open"):
         load_checkpoint(path)
 
 

@@ -1,6 +1,7 @@
 """Whose config a run folder holds."""
 
 import json
+import os
 import platform
 from pathlib import Path
 
@@ -96,8 +97,47 @@ def test_a_charset_file_whose_characters_changed_is_refused(tmp_path, config):
     saved(workdir)
     run_folder.claim(workdir, config, write=True)
     (tmp_path / "charset.txt").write_text("h\ng\nf\ne\nd\nc\nb\na\n")
-    with pytest.raises(ValueError, match=r"charset\.txt was 'abcdefgh'"):
+    with pytest.raises(ValueError, match="charset was 'abcdefgh', now 'hgfedcba'"):
         run_folder.claim(workdir, config, write=True)
+
+
+def test_a_charset_file_may_move_between_the_pieces_of_a_run(tmp_path, config):
+    workdir = tmp_path / "run"
+    run_folder.claim(workdir, config, write=True)
+    saved(workdir)
+    moved = Path(config.charset).rename(tmp_path / "elsewhere.txt")
+    config.charset = str(moved)
+    run_folder.claim(workdir, config, write=True)
+    config.charset = str(workdir / "charset.txt")  # the run's own copy
+    run_folder.claim(workdir, config, write=True)
+    assert config_lib.make_charset(run_folder.read_config(workdir)).characters == (
+        "abcdefgh"
+    )
+
+
+@pytest.mark.parametrize("charset", ["", "other.txt"])
+def test_other_characters_are_refused_whatever_the_file_is_called(
+    tmp_path, config, charset
+):
+    run_folder.claim(tmp_path / "run", config, write=True)
+    saved(tmp_path / "run")
+    (tmp_path / "other.txt").write_text("a\nb\n")
+    config.charset = charset and str(tmp_path / charset)
+    with pytest.raises(ValueError, match="charset was 'abcdefgh', now '"):
+        run_folder.claim(tmp_path / "run", config, write=True)
+
+
+def test_a_full_disk_leaves_nothing_half_written(tmp_path, config, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    run_folder.claim(tmp_path, config, write=True)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    monkeypatch.setattr(os, "replace", full)
+    config.train.steps = 99
+    with pytest.raises(OSError, match="No space left"):
+        run_folder.claim(tmp_path, config, write=True)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
 def test_the_built_in_charset_needs_no_file(tmp_path):

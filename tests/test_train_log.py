@@ -1,6 +1,7 @@
 """Counts of examples, and means over the updates between two lines of the log."""
 
 import json
+import sys
 import time
 
 import jax
@@ -44,40 +45,50 @@ def test_a_fresh_count_has_seen_nothing():
     assert counts.left_out() == {}
 
 
-def update(loss_sum, tokens, correct=0, grad_norm=1.0, skipped=0):
+def update(loss_sum, tokens, correct=0, grad_norm=1.0, skipped=0, rows=8.0):
+    """Returns what `train_step` does of an update that was applied."""
     values = locals()
     return {name: jnp.asarray(value) for name, value in values.items()}
 
 
+def skipped(rows=8.0):
+    """Returns what `train_step` does of an update that was left out."""
+    return update(0.0, 0.0, grad_norm=0.0, skipped=1, rows=rows)
+
+
 def test_means_are_over_tokens_and_not_over_updates():
     interval = Interval(Clock())
-    interval.metrics += [update(8.0, 2.0, 1, 3.0), update(4.0, 10.0, 9, 5.0, 1)]
+    interval.metrics += [update(8.0, 2.0, 1, 3.0), update(4.0, 10.0, 9, 5.0)]
     summary = interval.summary(batch_size=4)
     assert summary["loss"] == pytest.approx(1.0)
     assert summary["token_accuracy"] == pytest.approx(10 / 12)
     assert summary["grad_norm"] == pytest.approx(4.0)
-    assert summary["skipped_updates"] == 1
+    assert summary["skipped_updates"] == 0
 
 
-def test_an_interval_without_tokens_divides_by_nothing():
+def test_an_update_that_was_left_out_is_counted_and_changes_no_mean():
+    interval, good = Interval(Clock()), Interval(Clock())
+    good.metrics += [update(8.0, 2.0, 1, 3.0), update(4.0, 10.0, 9, 5.0)]
+    interval.metrics += [good.metrics[0], skipped(), good.metrics[1], skipped()]
+    found, expected = (i.summary(batch_size=4) for i in (interval, good))
+    for name in ("loss", "token_accuracy", "grad_norm"):
+        assert found[name] == pytest.approx(expected[name])
+    assert (found["skipped_updates"], expected["skipped_updates"]) == (2, 0)
+
+
+def test_where_no_update_was_applied_there_is_no_mean():
     interval = Interval(Clock())
-    interval.metrics.append(update(0.0, 0.0))
+    interval.metrics += [skipped(), skipped(rows=0.0)]
     summary = interval.summary(batch_size=4)
-    assert summary["loss"] == 0 and summary["token_accuracy"] == 0
+    names = ("loss", "token_accuracy", "grad_norm")
+    assert np.isnan([summary[name] for name in names]).all()
 
 
 def test_an_update_without_examples_is_not_one_whose_loss_is_not_finite():
     interval = Interval(Clock())
-    poisoned = update(float("nan"), 3.0, skipped=1)
-    interval.metrics += [update(1.0, 1.0), update(0.0, 0.0, skipped=1), poisoned]
+    interval.metrics += [update(1.0, 1.0), skipped(rows=0.0), skipped()]
     assert interval.without_examples() == 1
     assert interval.summary(batch_size=4)["skipped_updates"] == 2
-
-
-def test_a_loss_that_is_not_finite_shows():
-    interval = Interval(Clock())
-    interval.metrics += [update(1.0, 1.0), update(float("nan"), 1.0)]
-    assert np.isnan(interval.summary(batch_size=4)["loss"])
 
 
 @pytest.fixture
@@ -143,7 +154,7 @@ def test_a_call_that_compiles_is_no_training_and_one_that_does_not_is(now):
     assert clock.compilations == before, "it stopped to count"
 
 
-def log_of(tmp_path, clock, peak_images):
+def log_of(tmp_path, clock, peak_images=None, enabled=True):
     return RunLog(
         tmp_path,
         steps=(0, 4),
@@ -151,7 +162,7 @@ def log_of(tmp_path, clock, peak_images):
         schedule=lambda step: 0.5**step,
         clock=clock,
         peak_images=peak_images,
-        enabled=True,
+        enabled=enabled,
     )
 
 
@@ -174,3 +185,33 @@ def test_a_line_has_utilisation_where_the_peak_is_known(tmp_path, now, peak, cap
     assert line["learning_rate"] == 0.25 and line["left_out/too_long"] == 2
     assert accuracies["accuracy/held"] == 0.5
     assert "goodput 50 %; data wait 0%, saving 50%" in caplog.text
+
+
+@pytest.mark.parametrize("enabled", [True, False])
+def test_one_process_alone_says_how_far_the_run_is(
+    tmp_path, now, enabled, monkeypatch, capsys, caplog
+):
+    """On a terminal: elsewhere no process draws a bar."""
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    caplog.set_level("INFO", logger="robustscanner_jax")
+    clock = Clock()
+    with log_of(tmp_path, clock, enabled=enabled) as log:
+        now[0] += 1.0
+        log.step()
+        interval = Interval(clock)
+        interval.metrics.append(update(1.0, 1.0))
+        log.write(1, interval, ExampleCounts({"none": 8}))
+    drawn = capsys.readouterr().err
+    assert ("train: " in drawn and "loss 1.0000" in drawn) == enabled
+    assert ("goodput" in caplog.text) == enabled
+    assert (tmp_path / "metrics.jsonl").exists() == enabled
+    if not enabled:
+        assert drawn == ""
+
+
+def test_the_files_are_finished_when_the_run_ends_in_an_error(tmp_path, now):
+    with pytest.raises(RuntimeError, match="the run's own"):
+        with log_of(tmp_path, Clock()) as log:
+            now[0] += 1.0
+            raise RuntimeError("the run's own")
+    assert log._writer._file.closed and log._progress.disable

@@ -13,6 +13,7 @@ import threading
 import weakref
 from typing import Any, SupportsIndex
 
+from robustscanner_jax import packages
 from robustscanner_jax.data.file_source import find_images
 
 # LMDB refuses to open a database twice in one process, so that two sources of the same
@@ -139,12 +140,7 @@ class LmdbSource:
 
 
 def _open_environment(path: str) -> Any:
-    try:
-        import lmdb
-    except ModuleNotFoundError:
-        raise ValueError(
-            f"{path}: reading an LMDB needs the lmdb package: pip install lmdb"
-        ) from None
+    lmdb = packages.optional("lmdb", f"{path}: reading an LMDB")
     file = os.path.join(path, "data.mdb") if os.path.isdir(path) else path
     key = os.path.realpath(file)
     with _opening:

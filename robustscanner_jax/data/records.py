@@ -20,6 +20,8 @@ from array_record.python import (
     array_record_module,  # pyright: ignore[reportAttributeAccessIssue]  # compiled
 )
 
+from robustscanner_jax.whole_file import write_whole
+
 # Of one record and of the index. A reader refuses any other.
 FORMAT_VERSION = 1
 _KINDS = {"v": int, "id": str, "image": bytes, "text": str}
@@ -243,14 +245,8 @@ def write_index(
         "charset": charset,
         "source": source,
     }
-    path = Path(folder) / INDEX_NAME
-    temporary = path.with_name(f"{INDEX_NAME}.{os.getpid()}.tmp")
-    try:
-        text = json.dumps(index, indent=2, ensure_ascii=False)
-        temporary.write_text(text + "\n", encoding="utf-8")
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    text = json.dumps(index, indent=2, ensure_ascii=False)
+    write_whole(Path(folder) / INDEX_NAME, text + "\n")
 
 
 def read_index(folder: str | os.PathLike[str]) -> dict[str, Any]:

@@ -14,6 +14,7 @@ import time
 from collections.abc import Sequence
 from typing import Any, SupportsIndex
 
+from robustscanner_jax import packages
 from robustscanner_jax.data.records import (
     decode_fields,
     open_shard,
@@ -275,19 +276,12 @@ class TfdsSource:
 
     def _open(self) -> Any:
         if self._records is None:
-            try:
-                import tensorflow_datasets as tfds
-            except ModuleNotFoundError:
-                raise ValueError(
-                    f"{self._folder}: reading a TFDS folder needs a package: "
-                    "pip install tensorflow-datasets"
-                ) from None
+            tfds = packages.optional(
+                "tensorflow_datasets", f"{self._folder}: reading a TFDS folder"
+            )
             builder = tfds.builder_from_directory(self._folder)
-            decoders = {"image": tfds.decode.SkipDecoding()}
             self._records = builder.as_data_source(
-                # A decorator there hides the signature.
-                split=self._split,  # pyright: ignore[reportCallIssue]
-                decoders=decoders,
+                split=self._split, decoders={"image": tfds.decode.SkipDecoding()}
             )
         return self._records
 

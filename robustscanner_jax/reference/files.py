@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from robustscanner_jax.packages import optional
 from robustscanner_jax.reference.convert import CheckpointError
 
 # Paddle's table from our names to its internal ones.
@@ -108,12 +109,9 @@ def _to_numpy(tensor: Any) -> np.ndarray:
 
 def _read_torch(path: Path) -> Checkpoint:
     try:
-        import torch  # pyright: ignore[reportMissingImports]  # optional
-    except ImportError as error:
-        raise CheckpointError(
-            f"checkpoint {path}: reading a .pth file needs PyTorch, and it is not "
-            "installed: pip install torch"
-        ) from error
+        torch = optional("torch", "reading a .pth file")
+    except (ValueError, ImportError) as error:  # missing, or broken
+        raise CheckpointError(f"checkpoint {path}: {error}") from error
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:

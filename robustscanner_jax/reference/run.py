@@ -1,8 +1,8 @@
 """`--mode=import`: a published checkpoint becomes a weights file."""
 
-import hashlib
 from pathlib import Path
 
+from robustscanner_jax.checksum import file_sha256
 from robustscanner_jax.reference.certificate import Certificate, examine
 from robustscanner_jax.reference.convert import find_source
 from robustscanner_jax.reference.files import read_checkpoint
@@ -43,12 +43,10 @@ def run_import(
     )
     if imported is None or not certificate.ok:
         return certificate
-    with checkpoint.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
     card = {
         "source": kind.title,
         "checkpoint": checkpoint.name,
-        "checkpoint_sha256": digest,
+        "checkpoint_sha256": file_sha256(checkpoint),
         "notes": list(certificate.notes),
         "deviations": {d.stage: d.largest for d in certificate.deviations},
     }

@@ -17,6 +17,7 @@ from typing import Literal, cast
 import numpy as np
 
 from robustscanner_jax.artefact import GRAPH_FILES, WEIGHTS_FILE, GraphFormat
+from robustscanner_jax.packages import optional
 from robustscanner_jax.reading import DecodedRows
 
 Decode = Callable[[np.ndarray, np.ndarray], DecodedRows]
@@ -31,22 +32,6 @@ BACKENDS: dict[GraphFormat, tuple[Backend, ...]] = {
 def is_installed(name: str) -> bool:
     """Returns whether a package can be imported; imports nothing."""
     return importlib.util.find_spec(name) is not None
-
-
-def optional(name: str, purpose: str) -> ModuleType:
-    """Imports an optional package.
-
-    Raises:
-      ValueError: it is not installed; the message says how to get it.
-    """
-    try:
-        return importlib.import_module(name)
-    except ModuleNotFoundError as error:
-        if error.name != name.split(".")[0]:
-            raise
-        raise ValueError(
-            f"{purpose} needs the package {error.name}: pip install {error.name}"
-        ) from None
 
 
 def choose(graph_format: GraphFormat, wanted: str) -> Backend:

@@ -81,8 +81,8 @@ def start(setup: Setup, checkpoints: Checkpoints) -> tuple[TrainState, DataPosit
     """Returns the newest checkpoint, or the state before the first update.
 
     Raises:
-      ValueError: every checkpoint is damaged, the processes see different ones, or `config.train.init_weights` is of
-        another network.
+      ValueError: every checkpoint is damaged, the processes see different ones, or
+        `config.train.init_weights` is of another network.
     """
     create = functools.partial(
         create_state,

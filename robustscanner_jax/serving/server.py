@@ -20,9 +20,9 @@ from robustscanner_jax.serving.service import Service
 log = logging.getLogger(__name__)
 
 LOCAL_HOSTS = ("127.0.0.1", "::1", "localhost")
-# After the listening socket is closed: open connections may still send a request, and
-# those that sent none so far have longer.
-IDLE_SECONDS = 0.3
+# After the listening socket is closed: open connections may still send a request (a
+# busy client takes its time for the next), and those that sent none so far have longer.
+IDLE_SECONDS = 1.0
 LAST_REQUESTS_SECONDS = 2.0
 
 
@@ -79,7 +79,7 @@ class Server(uvicorn.Server):
             await asyncio.sleep(0.02)
         await self._close_listeners(sockets or [])
         start = time.monotonic()
-        while not self.force_exit:
+        while self.server_state.connections and not self.force_exit:
             passed = time.monotonic() - start
             if passed > (
                 LAST_REQUESTS_SECONDS if self._awaits_first() else IDLE_SECONDS

@@ -96,6 +96,7 @@ def _make_easy(settings: Any) -> None:
     degrade.noise = 4.0
     degrade.blur_shares = ConfigDict({"none": 0.7, "gauss": 0.3})
     degrade.blur = 0.015
+    degrade.blur_limit = 0.045
 
 
 def _make_easy_randtext(settings: Any) -> None:

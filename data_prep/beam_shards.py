@@ -16,7 +16,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from data_prep.sharding import Shards, WriteShard, write_one, write_whole
+from data_prep.sharding import Shards, WriteShard, write_one
+from robustscanner_jax.whole_file import write_whole
 
 # Of the flag that gives a pipeline's options, and what the pipeline does.
 BEAM_HELP = (

@@ -15,8 +15,8 @@ import numpy as np
 
 from data_prep.checks import REASONS, Dropped
 from data_prep.overlap import repeats
-from data_prep.sharding import write_whole
 from robustscanner_jax.data.records import Record
+from robustscanner_jax.whole_file import write_whole
 
 NUM_EXAMPLES = 5  # of each reason, in the report
 _BAR = 40  # characters, of a histogram in the text

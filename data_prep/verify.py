@@ -16,10 +16,10 @@ from typing import Any
 
 from data_prep.diagnosis import Tolerance, as_text, diagnose
 from data_prep.examine import Examination, examine
-from data_prep.sharding import write_whole
 from data_prep.verify_page import build_page
 from robustscanner_jax.charset import DICT90, Charset
 from robustscanner_jax.data.sources import Source, open_source
+from robustscanner_jax.whole_file import write_whole
 
 JSON_NAME = "verify.json"
 PAGE_NAME = "verify.html"

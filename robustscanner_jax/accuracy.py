@@ -27,7 +27,7 @@ from robustscanner_jax.published import (
     Published,
     split_name,
 )
-from robustscanner_jax.whole_file import write_whole
+from robustscanner_jax.whole_file import write_whole_escaped
 
 FORMAT_VERSION = 1
 
@@ -225,11 +225,7 @@ def write_accuracy(
     text = json.dumps(table, indent=2, ensure_ascii=False, allow_nan=False)
     markdown = render_markdown(scores, protocol, extra)
     if predictions is not None:
-        _write(folder / "predictions.tsv", "".join(tsv_lines(predictions)))
-    _write(folder / "accuracy.md", markdown + "\n")
-    _write(folder / "accuracy.json", text + "\n")
-
-
-def _write(path: Path, text: str) -> None:
-    # Labels may hold lone surrogates, which UTF-8 has not.
-    write_whole(path, text.encode("utf-8", "backslashreplace"))
+        lines = "".join(tsv_lines(predictions))
+        write_whole_escaped(folder / "predictions.tsv", lines)
+    write_whole_escaped(folder / "accuracy.md", markdown + "\n")
+    write_whole_escaped(folder / "accuracy.json", text + "\n")

@@ -12,7 +12,6 @@ from absl.flags import FLAGS, FlagHolder
 
 from robustscanner_jax import distributed, evaluate, flags, predict, train
 from robustscanner_jax.artefact import GraphFormat
-from robustscanner_jax.backends import optional
 from robustscanner_jax.charset import Charset
 from robustscanner_jax.data.rendered import open_named
 from robustscanner_jax.error_page.run import write_errors
@@ -20,6 +19,7 @@ from robustscanner_jax.export.run import comparison_rows, export_artefact
 from robustscanner_jax.export.triton import export_triton
 from robustscanner_jax.inference import ArtefactReader, load_artefact
 from robustscanner_jax.open_weights import SHIPPED, is_export, open_weights
+from robustscanner_jax.packages import optional
 from robustscanner_jax.recognizer import Recognizer
 from robustscanner_jax.reference import run_import
 from robustscanner_jax.weights import StorageDtype, Weights, save_weights

@@ -8,6 +8,14 @@ import uuid
 from pathlib import Path
 
 
+def write_whole_escaped(path: str | os.PathLike[str], text: str) -> None:
+    r"""Writes text as `write_whole`; what UTF-8 cannot hold is escaped, as `\udc80`.
+
+    File names and labels may hold such lone surrogates.
+    """
+    write_whole(path, text.encode("utf-8", "backslashreplace"))
+
+
 def write_whole(path: str | os.PathLike[str], data: bytes | str) -> None:
     """Writes a file that is complete on the disk before it has its name.
 

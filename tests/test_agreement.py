@@ -1,15 +1,12 @@
 """Processes that would not train the same thing do not begin."""
 
 import os
-import signal
-import subprocess
 import sys
 import textwrap
-import time
 
 import numpy as np
 import pytest
-from training import REPOSITORY
+from training import REPOSITORY, finish
 
 from launch import local
 from robustscanner_jax import agreement, distributed
@@ -67,17 +64,9 @@ def printed(tmp_path_factory):
     with pytest.MonkeyPatch.context() as monkeypatch:
         monkeypatch.setenv("PYTHONPATH", str(REPOSITORY))
         command = [sys.executable, "-c", textwrap.dedent(PROGRAM), str(folder)]
-        running = local.start(command, 2)
-        deadline = time.monotonic() + 300
-        try:
-            outputs = [
-                p.communicate(timeout=max(1, deadline - time.monotonic()))[0]
-                for p in running
-            ]
-        except subprocess.TimeoutExpired:
-            local.signal_all(running, signal.SIGKILL)
-            raise
-    assert [p.returncode for p in running] == [0, 0], "\n".join(outputs)
+        ended = finish(local.start(command, 2), timeout=300)
+    outputs = [text for _, text in ended]
+    assert [status for status, _ in ended] == [0, 0], "\n".join(outputs)
     assert not [name for name in os.listdir(folder) if name.startswith(".shared")]
     lines = [[x.partition(": ") for x in text.splitlines()] for text in outputs]
     return [{name: value for name, _, value in found} for found in lines]

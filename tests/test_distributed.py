@@ -17,7 +17,7 @@ import jax
 import numpy as np
 import optax
 import pytest
-from training import REPOSITORY, WORDS, tiny_config, write_words
+from training import REPOSITORY, WORDS, finish, tiny_config, write_words
 
 from launch import local
 from robustscanner_jax import config as config_lib
@@ -89,19 +89,6 @@ def start(processes, labels, workdir, *, steps=STEPS, fault="", devices=1, monke
     config_lib.to_json(config, path)
     command = [sys.executable, __file__, str(path), str(workdir), fault]
     return local.start(command, processes)
-
-
-def finish(running, *, timeout):
-    """Returns exit status and output of each; kills them where they hang."""
-    deadline = time.monotonic() + timeout
-    try:
-        outputs = [
-            p.communicate(timeout=max(deadline - time.monotonic(), 1))[0]
-            for p in running
-        ]
-    finally:
-        local.signal_all(running, signal.SIGKILL)
-    return [(p.returncode, text) for p, text in zip(running, outputs, strict=True)]
 
 
 def losses(workdir: Path) -> list[float]:

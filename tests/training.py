@@ -5,8 +5,10 @@ import functools
 import itertools
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import cv2
@@ -17,6 +19,7 @@ from helpers import CHARSET, HEIGHT, MAX_LEN, WIDTH, eloquent, small_model
 from ml_collections import ConfigDict
 
 from configs import default
+from launch import local
 from robustscanner_jax import config as config_lib
 from robustscanner_jax import partition, train
 from robustscanner_jax.checkpoint import Checkpoints
@@ -300,3 +303,16 @@ def saved_steps(workdir: Path) -> list[int]:
 def slowly(case):
     """Returns a case of a parametrised test that is left out of the quick suite."""
     return pytest.param(case, marks=pytest.mark.slow)
+
+
+def finish(running, *, timeout):
+    """Returns exit status and output of each; kills them where they hang."""
+    deadline = time.monotonic() + timeout
+    try:
+        outputs = [
+            p.communicate(timeout=max(deadline - time.monotonic(), 1))[0]
+            for p in running
+        ]
+    finally:
+        local.signal_all(running, signal.SIGKILL)
+    return [(p.returncode, text) for p, text in zip(running, outputs, strict=True)]

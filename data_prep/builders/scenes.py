@@ -12,6 +12,7 @@ from data_prep.builders.base import Reader, crop, decode_page, text_lines
 from data_prep.builders.listed import LabelList
 from data_prep.checks import Dropped
 from data_prep.inputs import read_image
+from robustscanner_jax import packages
 from robustscanner_jax.data.records import Record
 
 
@@ -28,15 +29,10 @@ class IIIT5K(Reader):
 
     def entries(self) -> Iterator[tuple[str, str]]:
         """Yields (path, text)."""
-        try:
-            from scipy.io import loadmat
-        except ModuleNotFoundError:
-            raise ValueError(
-                f"{self.root}: reading IIIT5K needs a package: pip install scipy"
-            ) from None
+        scipy_io = packages.optional("scipy.io", f"{self.root}: reading IIIT5K")
         (path,) = self.annotations()
         try:
-            content = loadmat(os.fspath(path))
+            content = scipy_io.loadmat(os.fspath(path))
             rows = content[path.stem].reshape(-1)
             text_key = "GroundTruth" if "GroundTruth" in rows.dtype.names else "chars"
             names, texts = rows["ImgName"], rows[text_key]

@@ -79,7 +79,17 @@ def _spaced(
 def scale_and_pad(
     mask: np.ndarray, scale: tuple[float, float]
 ) -> tuple[np.ndarray, tuple[float, float]]:
-    """Returns the mask with room around it, and what is left to scale it by.
+    """Returns a mask as `shrink` does, with room around it for bending and style."""
+    mask, scale = shrink(mask, scale)
+    room = int(mask.shape[0] * 0.35) + 4
+    padded = cv2.copyMakeBorder(mask, room, room, room, room, cv2.BORDER_CONSTANT)
+    return padded, scale
+
+
+def shrink(
+    mask: np.ndarray, scale: tuple[float, float]
+) -> tuple[np.ndarray, tuple[float, float]]:
+    """Returns the mask, and what is left to scale it by.
 
     A mask that shrinks much is made smaller here, by averaging: the later bending
     looks at four pixels only. 1.25 is kept for it, which keeps edges crisp.
@@ -92,9 +102,7 @@ def scale_and_pad(
             scale[1] * mask.shape[0] / height,
         )
         mask = cv2.resize(mask, (width, height), interpolation=cv2.INTER_AREA)
-    room = int(mask.shape[0] * 0.35) + 4
-    padded = cv2.copyMakeBorder(mask, room, room, room, room, cv2.BORDER_CONSTANT)
-    return padded, scale
+    return mask, scale
 
 
 def add_style(

@@ -19,7 +19,6 @@ from data_prep.synthetic.dice import Dice
 from data_prep.synthetic.fonts import Fonts
 from data_prep.synthetic.vocabulary import Vocabulary
 
-_CAPITAL = 0.72  # height of capitals, of the font size
 _FARTHEST = 2.5  # font sizes around the text beyond which nothing is laid out
 _MOST_WORDS = 3  # of a line
 _ALIGNMENTS = (0.0, 0.5, 1.0)  # left, middle and right edges in one line
@@ -73,7 +72,7 @@ def draw_neighbours(
     reach = _reach(page)
     canvas = np.zeros((2 * max(reach[0]), 2 * max(reach[1])), np.uint8)
     alignment = dice.pick(_ALIGNMENTS)
-    gap = dice.uniform(*settings.gap) * _CAPITAL * page.font.size
+    gap = dice.uniform(*settings.gap) * page.font.size
     space = dice.uniform(*settings.space) * page.font.size + 1.5 * _tracking(text, page)
     for side, vertical, horizontal in zip((-1, 1), *reach, strict=True):
         near = 0.5 * page.ink[0] + gap
@@ -90,10 +89,7 @@ def draw_neighbours(
         near = 0.5 * page.ink[1] + space
         if dice.chance(settings.word_share) and near < horizontal:
             _place_word(canvas, text, write(1), page, side * near)
-    if max(page.scale) < 0.75:  # less is averaged here than `scale_and_pad` would
-        canvas, scale = glyphs.scale_and_pad(canvas, page.scale)
-    else:
-        scale = page.scale
+    canvas, scale = glyphs.shrink(canvas, page.scale)
     return geometry.warp(canvas, page.maps, scale)
 
 

@@ -189,7 +189,7 @@ def _neighbours() -> ConfigDict:
     neighbours.share = 0.35  # of the pictures show other text where the crop is loose
     neighbours.line_share = 0.65  # have lines above, and as many below
     neighbours.word_share = 0.45  # have a word on the left, and as many on the right
-    neighbours.gap = (0.10, 0.65)  # between lines, of the height of capitals
+    neighbours.gap = (0.072, 0.468)  # between lines, of the font size
     neighbours.space = (0.15, 0.40)  # between words, of the font size, and tracking
     neighbours.same_case_share = 0.7
     neighbours.other_font_share = 0.3

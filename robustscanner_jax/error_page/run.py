@@ -8,7 +8,7 @@ from robustscanner_jax.error_page.build import SetErrors, build_page
 from robustscanner_jax.evaluate import Evaluation
 from robustscanner_jax.metrics import get_protocol
 from robustscanner_jax.reading import Reader
-from robustscanner_jax.whole_file import write_whole
+from robustscanner_jax.whole_file import write_whole_escaped
 
 
 def write_errors(evaluation: Evaluation, reader: Reader, path: Path) -> None:
@@ -36,4 +36,4 @@ def write_errors(evaluation: Evaluation, reader: Reader, path: Path) -> None:
         channel_order=reader.preprocessing.channel_order,
         explain=getattr(reader, "explain_row", None),  # an export has no attention maps
     )
-    write_whole(path, html.encode("utf-8", "backslashreplace"))
+    write_whole_escaped(path, html)

@@ -14,6 +14,7 @@ from robustscanner_jax import artefact, backends
 from robustscanner_jax.artefact import GRAPH_FILES, WEIGHTS_FILE, Manifest, SelfTest
 from robustscanner_jax.data.rendered import open_named
 from robustscanner_jax.data.transforms import pixels_of
+from robustscanner_jax.packages import optional
 from robustscanner_jax.preprocessing import Preprocessing, resize_and_pad
 from robustscanner_jax.reading import DecodedRows
 from robustscanner_jax.recognizer import Recognizer
@@ -190,7 +191,7 @@ def export_artefact(
         )
     if graph_format == "onnx":
         for package in ("onnx", "onnxruntime"):
-            backends.optional(package, "--format=onnx")
+            optional(package, "--format=onnx")
     with staged(Path(output), replaceable=artefact.is_artefact) as folder:
         _write_graph(folder, weights, graph_format, opset)
         backend = "jax" if graph_format == "stablehlo" else "onnxruntime"

@@ -13,8 +13,9 @@ import os
 import sys
 from typing import get_args
 
-from robustscanner_jax.backends import Backend, optional
+from robustscanner_jax.backends import Backend
 from robustscanner_jax.inference import PRECISIONS, load_artefact
+from robustscanner_jax.packages import optional
 from robustscanner_jax.serving.limits import Limits
 
 TOKEN_VARIABLE = "ROBUSTSCANNER_TOKEN"

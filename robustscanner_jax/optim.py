@@ -88,11 +88,14 @@ def former_layouts(opt_state: Any) -> list[Any]:
     They left out what was off, so that a checkpoint fitted only the same options.
 
     Args:
-      opt_state: of `make_optimizer`, or its shapes.
+      opt_state: of `make_optimizer`, or its shapes; any other was never nested
+        otherwise.
     """
-    clip, (adam, decay, schedule) = opt_state
-    return [
-        (clip, (adam, schedule)),  # clipping alone
-        ((adam, schedule),),  # neither
-        ((adam, decay, schedule),),  # decay alone; both is the layout of today
-    ]
+    match opt_state:
+        case (clip, (adam, decay, schedule)):
+            return [
+                (clip, (adam, schedule)),  # clipping alone
+                ((adam, schedule),),  # neither
+                ((adam, decay, schedule),),  # decay alone; both is the layout of today
+            ]
+    return []

@@ -223,3 +223,9 @@ def test_a_state_of_earlier_versions_has_the_same_leaves_in_a_known_layout(
 
 def paths(tree):
     return [jax.tree_util.keystr(path) for path, _ in jax.tree.leaves_with_path(tree)]
+
+
+def test_the_state_of_another_optimiser_has_no_former_layout():
+    params = {"kernel": jnp.ones((2, 2))}
+    for other in (optax.sgd(0.1, momentum=0.9), optax.adam(0.1)):
+        assert former_layouts(other.init(params)) == []

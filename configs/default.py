@@ -88,4 +88,4 @@ def get_config() -> ConfigDict:
     # An update, with its data, or a save that takes longer ends the process with a
     # traceback; 0: waits forever.
     config.train.stall_seconds = 1_800
-    return config
+    return config.lock()  # a misspelt key is an error

@@ -9,7 +9,6 @@ import errno
 import logging
 import os
 import shutil
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -29,8 +28,6 @@ logger = logging.getLogger(__name__)
 DAMAGED = ".damaged"
 # A checkpoint takes so much more than its arrays, at most.
 OVERHEAD = 1.05
-# Attempts, a tenth of a second apart.
-REMOVALS = 50
 
 
 class NotSaved(OSError):
@@ -145,6 +142,7 @@ class Checkpoints:
         except NotSaved as error:
             logger.error("the checkpoint before this one was not saved: %s", error)
         items = _items(state)
+        self._sweep()
         self._need_room(items)
         data: dict[str, Any] = dataclasses.asdict(position)
         data["digests"] = {name: digest.of_arrays(tree) for name, tree in items.items()}
@@ -210,17 +208,24 @@ class Checkpoints:
         """Returns when everything that was saved is on disk; every process calls it.
 
         Raises:
-          NotSaved: it is not, on every process alike; what was written of it is gone.
+          NotSaved: it is not, on every process alike.
         """
         failure = self._failure()
         if not distributed.anywhere(failure is not None):
             return
-        if jax.process_index() == 0:
-            for part in self.folder.glob("*.orbax-checkpoint-tmp*"):
-                _remove(part)
+        self._sweep()
         distributed.wait_for_all("not saved")
         self._manager.reload()  # it had taken the oldest off its list for this one
         raise NotSaved(f"{self.folder}: {failure or 'another process could not write'}")
+
+    def _sweep(self) -> None:
+        """Removes what failed saves wrote, while none is going on.
+
+        A late thread of one may make its folder again: that goes with the next save.
+        """
+        if jax.process_index() == 0:
+            for part in self.folder.glob("*.orbax-checkpoint-tmp*"):
+                shutil.rmtree(part, ignore_errors=True)
 
     def _failure(self) -> str | None:
         """Waits for this process's writing, and returns what went wrong with it."""
@@ -241,13 +246,3 @@ class Checkpoints:
         if failure is not None:
             logger.error("the last checkpoint was not saved: %s", failure)
         self._manager.close()
-
-
-def _remove(part: Path) -> None:
-    """Removes what a failed save wrote; its other threads may still be writing."""
-    for _ in range(REMOVALS):
-        shutil.rmtree(part, ignore_errors=True)
-        time.sleep(0.1)  # a late thread makes the folder again
-        if not part.exists():
-            return
-    logger.warning("%s: not all of it could be removed", part)

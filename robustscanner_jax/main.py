@@ -7,6 +7,7 @@ import difflib
 import io
 import logging
 import os
+import re
 import runpy
 import sys
 import traceback
@@ -103,7 +104,12 @@ def _located(error: Exception, path: str) -> str:
         for frame in traceback.extract_tb(error.__traceback__)
         if frame.filename == path
     ]
-    reason = str(error).removeprefix(f"{path}: ").partition("\n")[0]
+    match error.args:
+        case [KeyError(args=[str(reason)])]:
+            # Of a locked config: between what is wrong and a hint it lists every field.
+            reason = re.sub(" Other fields present: .*\n?", " ", reason).strip()
+        case _:
+            reason = str(error).removeprefix(f"{path}: ").partition("\n")[0]
     if not isinstance(error, ValueError):  # its text alone may be `'foo'`
         reason = f"{type(error).__name__}: {reason}"
     return f"{path}, line {lines[-1]}: {reason}" if lines else f"{path}: {reason}"

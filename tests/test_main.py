@@ -224,10 +224,10 @@ def parse(*arguments):
 
 def test_a_part_that_a_config_does_not_have_is_one_sentence(monkeypatch):
     monkeypatch.chdir(REPOSITORY)
-    sentence = parse("--config=configs/tiny_cpu.py:fourth")
+    sentence = parse("--config=configs/tiny_cpu.py:fifth")
     expected = (
         r"error: configs/tiny_cpu\.py, line \d+: "
-        "expected :first, :second or :third, got fourth"
+        "expected :first, :second, :third or :fourth, got fifth"
     )
     assert re.fullmatch(expected, sentence)
 
@@ -241,6 +241,12 @@ def test_a_part_that_a_config_does_not_have_is_one_sentence(monkeypatch):
             "line 5: TypeError: unsupported operand",
         ),
         ("import json\ndef get_config():\n    json.loads('')", "line 3: Expecting"),
+        (
+            "from configs import default\ndef get_config():\n"
+            "    config = default.get_config()\n    config.train.stepz = 5",
+            'line 4: AttributeError: Key "stepz" does not exist and cannot be added '
+            'since the config is locked. Did you mean "steps" instead of "stepz"?',
+        ),
         ("x = 1\ndef get_config()\n    pass", "line 2: expected ':'"),
         ("import no_such_thing", "line 1: ModuleNotFoundError: No module named"),
         ("x = 1", ": expected a function get_config, there is none"),
@@ -249,7 +255,16 @@ def test_a_part_that_a_config_does_not_have_is_one_sentence(monkeypatch):
             "TypeError: get_config returned None, expected",
         ),
     ],
-    ids=["key", "in a helper", "value", "syntax", "import", "no function", "no config"],
+    ids=[
+        "key",
+        "in a helper",
+        "value",
+        "misspelt",
+        "syntax",
+        "import",
+        "no function",
+        "no config",
+    ],
 )
 def test_an_error_in_a_config_file_is_one_sentence_with_its_line(
     tmp_path, body, expected

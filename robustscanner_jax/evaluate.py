@@ -51,10 +51,12 @@ class WeightsRead(NamedTuple):
     Attributes:
       path: file or folder as it was given, or the name of weights that ship.
       step: of the training run that they come from; None where it is not known.
+      allowlist: the characters they were restricted to; None where to none.
     """
 
     path: str
     step: int | None = None
+    allowlist: str | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,6 +92,8 @@ class Evaluation:
             facts["weights"] = self.weights.path
             if self.weights.step is not None:
                 facts["step"] = self.weights.step
+            if self.weights.allowlist is not None:
+                facts["allowlist"] = self.weights.allowlist
         return facts
 
 

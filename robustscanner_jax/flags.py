@@ -44,6 +44,12 @@ PRECISION = flags.DEFINE_enum(
 BENCHMARK = flags.DEFINE_multi_string(
     "benchmark", [], "evaluate: NAME:PATH, in any known format; repeatable."
 )
+ALLOWLIST = flags.DEFINE_string(
+    "allowlist",
+    None,
+    "evaluate, predict, export, serve: characters that may be read, no others; "
+    "0123456789 reads numbers. An export keeps the one it was made with.",
+)
 PROTOCOL = flags.DEFINE_enum(
     "protocol", "36", list(PROTOCOLS), "evaluate: how texts are compared."
 )

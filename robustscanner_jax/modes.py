@@ -11,6 +11,7 @@ from absl import app
 from absl.flags import FLAGS, FlagHolder
 
 from robustscanner_jax import distributed, evaluate, flags, predict, train
+from robustscanner_jax.allowlist import restrict
 from robustscanner_jax.artefact import GraphFormat
 from robustscanner_jax.charset import Charset
 from robustscanner_jax.data.rendered import open_named
@@ -24,7 +25,8 @@ from robustscanner_jax.recognizer import Recognizer
 from robustscanner_jax.reference import run_import
 from robustscanner_jax.weights import StorageDtype, Weights, save_weights
 
-_READERS = (flags.WORKDIR, flags.WEIGHTS, flags.MODEL, flags.BACKEND, flags.PRECISION)
+_WEIGHTS = (flags.WORKDIR, flags.WEIGHTS, flags.ALLOWLIST)
+_READERS = (*_WEIGHTS, flags.MODEL, flags.BACKEND, flags.PRECISION)
 _USED: dict[str, tuple[FlagHolder, ...]] = {
     "train": (flags.CONFIG, flags.WORKDIR),
     "evaluate": (*_READERS, flags.BENCHMARK, flags.PROTOCOL, flags.ROTATE_TALL,
@@ -32,8 +34,7 @@ _USED: dict[str, tuple[FlagHolder, ...]] = {
     "predict": (*_READERS, flags.ROTATE_TALL, flags.OUTPUT),
     "import": (flags.SOURCE, flags.CHECKPOINT, flags.OUTPUT, flags.GOLDEN,
                flags.CHARSET, flags.MAX_LEN, flags.DTYPE),
-    "export": (flags.WORKDIR, flags.WEIGHTS, flags.OUTPUT, flags.FORMAT, flags.COMPARE,
-               flags.DTYPE),
+    "export": (*_WEIGHTS, flags.OUTPUT, flags.FORMAT, flags.COMPARE, flags.DTYPE),
     "serve": (*_READERS, flags.HOST, flags.PORT),
 }  # fmt: skip
 
@@ -67,7 +68,10 @@ def _weights() -> Weights:
     """Returns what --workdir or --weights names; with neither, what ships."""
     if flags.WORKDIR.value and flags.WEIGHTS.value:
         raise app.UsageError("give --workdir or --weights, not both")
-    return open_weights(flags.WORKDIR.value or flags.WEIGHTS.value)
+    weights = open_weights(flags.WORKDIR.value or flags.WEIGHTS.value)
+    if flags.ALLOWLIST.value is None:
+        return weights
+    return restrict(weights, flags.ALLOWLIST.value)
 
 
 def _reader() -> Recognizer | ArtefactReader:
@@ -84,6 +88,10 @@ def _reader() -> Recognizer | ArtefactReader:
         return Recognizer(_weights())
     if flags.WORKDIR.value or flags.WEIGHTS.value:
         raise app.UsageError("give --model, or one of --workdir and --weights")
+    if flags.ALLOWLIST.value is not None:
+        raise app.UsageError(
+            "--model: an export has its --allowlist from --mode=export"
+        )
     return load_artefact(
         flags.MODEL.value, flags.BACKEND.value, precision=flags.PRECISION.value
     )
@@ -116,12 +124,15 @@ def _evaluate(paths: list[str]) -> int:
     named = evaluate.parse_benchmarks(flags.BENCHMARK.value)
     benchmarks = [(name, open_named(source)) for name, source in named]
     reader = _reader()
+    card = reader.weights.card
     evaluation = evaluate.read_benchmarks(
         reader,
         benchmarks,
         protocol=flags.PROTOCOL.value,
         rotate_tall=flags.ROTATE_TALL.value,
-        weights=evaluate.WeightsRead(_reader_path(), reader.weights.card.get("step")),
+        weights=evaluate.WeightsRead(
+            _reader_path(), card.get("step"), card.get("allowlist")
+        ),
     )
     evaluate.print_table(evaluation)
     if flags.OUTPUT.value:

@@ -117,7 +117,9 @@ def _accuracy(path: Path, step: int, *, complete: bool) -> dict[str, list[float]
     """
     table = json.loads(path.read_text()) if path.is_file() else {}
     extra = table.get("extra", {})
-    own = extra.get("weights", ".") == "." and extra.get("rotate_tall") is None
+    own = extra.get("weights", ".") == "." and not any(
+        extra.get(key) for key in ("rotate_tall", "allowlist")
+    )
     of_step = extra.get("step", step if complete else None)
     if not own or (table.get("protocol"), of_step) != ("36", step):
         return {}

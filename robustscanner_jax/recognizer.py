@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from robustscanner_jax import partition
+from robustscanner_jax.allowlist import restrict
 from robustscanner_jax.compute import ComputeDtype, for_device
 from robustscanner_jax.decoding import Decoded, greedy
 from robustscanner_jax.image_like import ImageError, ImageLike
@@ -90,6 +91,7 @@ class Recognizer(Reader):
         cls,
         path: str | Path | None = None,
         *,
+        allowlist: str | None = None,
         batch_size: int = 64,
         dtype: ComputeDtype | str = "auto",
     ) -> "Recognizer":
@@ -97,11 +99,20 @@ class Recognizer(Reader):
 
         "small" and "tiny" ship; None is "small". `load_artefact` opens an export.
 
+        Args:
+          path: file, folder or name.
+          allowlist: characters that may be read, see `allowlist.restrict`; None allows
+            all.
+          batch_size, dtype: see the class.
+
         Raises:
           ValueError: what `path` names cannot be read as either, or an argument is not
-            what the class takes.
+            what it or the class takes.
         """
-        return cls(open_weights(path), batch_size=batch_size, dtype=dtype)
+        weights = open_weights(path)
+        if allowlist is not None:
+            weights = restrict(weights, allowlist)
+        return cls(weights, batch_size=batch_size, dtype=dtype)
 
     def decode(self, image: np.ndarray, width: np.ndarray) -> Decoded:
         """Decodes uint8 rows `[b, h, w, 3]` with content widths `[b]` in pixels.

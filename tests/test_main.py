@@ -28,6 +28,7 @@ from training import (
 from robustscanner_jax import flags as command_flags
 from robustscanner_jax import main as command
 from robustscanner_jax import modes
+from robustscanner_jax.recognizer import Recognizer
 from robustscanner_jax.weights import load_weights, save_weights
 
 
@@ -88,6 +89,11 @@ def images(tmp_path_factory):
             ["a.png"],
             "--workdir or --weights, not both",
         ),
+        (
+            {"mode": "predict", "model": "exported", "allowlist": "01"},
+            ["a.png"],
+            "an export has its --allowlist from --mode=export",
+        ),
         ({"mode": "export"}, [], "--mode=export needs --output"),
         ({"mode": "export"}, ["a.png"], "takes no files"),
         ({"mode": "import"}, [], "--mode=import needs --source"),
@@ -119,6 +125,14 @@ def test_images_are_read_with_a_weights_file(call, weights, images, capsys):
     paths = sorted(images.iterdir())
     assert [line[0] for line in lines] == [str(p) for p in paths]
     assert [line[1] for line in lines] == [r.text for r in reader().read(paths)]
+
+
+def test_only_the_characters_that_are_allowed_are_read(call, weights, images, capsys):
+    assert call(images, mode="predict", weights=weights, allowlist="ab") == 0
+    texts = [x.split("\t")[1] for x in capsys.readouterr().out.splitlines()]
+    assert set("".join(texts)) <= set("ab")
+    expected = Recognizer.load(weights, allowlist="ab", batch_size=8)
+    assert texts == [r.text for r in expected.read(sorted(images.iterdir()))]
 
 
 def test_an_unreadable_image_gives_status_one(call, weights, images, capsys):

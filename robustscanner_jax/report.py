@@ -13,8 +13,10 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Float, UInt8
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
 
 RIGHT, WRONG = "#1a7f37", "#cf222e"
 
@@ -148,26 +150,40 @@ def draw_curves(metrics: Sequence[dict[str, Any]], path: Path) -> None:
     loss, accuracy = figure.subplots(1, 2)
     logged = [line for line in metrics if line.get("loss") is not None]
     steps = [line["step"] for line in logged]
-    loss.semilogy(steps, [line["loss"] for line in logged], lw=1)
+    losses = [line["loss"] for line in logged]
+    _draw_noisy(loss, steps, losses)
     loss.set(xlabel="update", ylabel="loss, nats a token")
-    accuracy.plot(
-        steps,
-        [100 * line["token_accuracy"] for line in logged],
-        lw=1,
-        label="tokens in training",
-    )
+    if losses and max(losses) > 5 * min(losses) > 0:
+        loss.set_yscale("log")
+        loss.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        loss.yaxis.set_major_formatter("{x:g}")
+        loss.yaxis.set_minor_formatter(NullFormatter())
+    tokens = [100 * line["token_accuracy"] for line in logged]
+    _draw_noisy(accuracy, steps, tokens, label="tokens in training")
     names = dict.fromkeys(k for line in metrics for k in line if "accuracy/" in k)
     for name in names:
         points = [(line["step"], 100 * line[name]) for line in metrics if name in line]
         accuracy.plot(
             *zip(*points, strict=True), "o-", ms=3, label=name.split("/", 1)[1]
         )
-    accuracy.set(xlabel="update", ylabel="right, %", ylim=(0, 100))
+    lowest = min(accuracy.dataLim.y0, 100)  # infinite where nothing is drawn
+    accuracy.set(xlabel="update", ylabel="right, %", ylim=(lowest // 10 * 10, 100))
     accuracy.legend(fontsize=7, loc="lower right")
     for axis in (loss, accuracy):
         axis.grid(alpha=0.3)
     figure.tight_layout()
     figure.savefig(path)
+
+
+def _draw_noisy(
+    axis: Axes, steps: Sequence[int], values: Sequence[float], label: str = ""
+) -> None:
+    """Draws values faintly, and their mean over a twentieth of them."""
+    window = 1 + len(values) // 20
+    means = np.convolve(values, np.ones(window) / window, "valid") if values else []
+    middles = steps[window // 2 :][: len(means)]
+    (line,) = axis.plot(middles, means, lw=1.4, label=label)
+    axis.plot(steps, values, lw=0.8, alpha=0.3, color=line.get_color())
 
 
 def _plain(text: str) -> str:

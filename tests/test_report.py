@@ -84,14 +84,20 @@ def write_metrics(folder, *lines):
     (folder / "metrics.jsonl").write_text(text, encoding="utf-8")
 
 
-def test_the_command_draws_the_curves_of_a_run(tmp_path, monkeypatch, capsys):
-    drawn, plot = {}, Axes.plot
+@pytest.fixture
+def drawn(monkeypatch):
+    """Returns x and y of the curves that are drawn from now on, by their label."""
+    curves, plot = {}, Axes.plot
 
     def watched(self, x, y, *args, **kwargs):
-        drawn[kwargs.get("label")] = list(x), list(y)
+        curves[kwargs.get("label")] = list(x), list(y)
         return plot(self, x, y, *args, **kwargs)
 
     monkeypatch.setattr(Axes, "plot", watched)
+    return curves
+
+
+def test_the_command_draws_the_curves_of_a_run(tmp_path, drawn, capsys):
     write_metrics(
         tmp_path,
         {"step": 1, "loss": 3.0, "token_accuracy": 0.25},
@@ -105,6 +111,18 @@ def test_the_command_draws_the_curves_of_a_run(tmp_path, monkeypatch, capsys):
     assert cv2.imread(str(tmp_path / "curves.png")).std() > 1
     assert drawn["tokens in training"] == ([1, 3], [25, 50])
     assert drawn["dev"] == ([2, 3], [25, 50])
+
+
+def test_a_curve_that_jumps_is_drawn_with_its_mean(tmp_path, drawn):
+    lines = [
+        {"step": 10 * i, "loss": 1.0, "token_accuracy": 0.5 + 0.2 * (i % 3 - 1)}
+        for i in range(41)
+    ]
+    write_metrics(tmp_path, *lines)
+    assert main([str(tmp_path)]) == 0
+    steps, means = drawn["tokens in training"]
+    assert steps == list(range(10, 400, 10))  # of three values, at the middle one
+    np.testing.assert_allclose(means, 50)
 
 
 def test_a_step_that_was_trained_again_counts_as_the_last_time(tmp_path):

@@ -19,10 +19,13 @@ from ml_collections import ConfigDict
 
 from configs import default
 
+# Of the parts after the first: the seed of their words, and updates.
+LATER = {"second": (2, 1_600), "third": (3, 4_000), "fourth": (4, 4_400)}
+
 
 def get_config(part: str = "first") -> ConfigDict:
     """Returns the config of a part, "first", "second", "third" or "fourth"."""
-    if part not in ("first", "second", "third", "fourth"):
+    if part not in ("first", *LATER):
         raise ValueError(
             "configs/tiny_cpu.py: expected :first, :second, :third or :fourth,"
             f" got {part}"
@@ -44,24 +47,13 @@ def get_config(part: str = "first") -> ConfigDict:
         config.train.steps = 4_500
         config.train.peak_lr = 1.5e-3
         config.train.evaluate_every = 1_500
-    elif part == "second":
-        _size(config, 32, 112)
-        config.data.train = ("rendered:full?seed=2&count=20000000&split=train",)
-        config.train.steps = 1_600
-        config.train.peak_lr = 1e-3
-        config.train.evaluate_every = 800
-    elif part == "third":
-        _size(config, 32, 112)
-        config.data.train = ("rendered:full?seed=3&count=20000000&split=train",)
-        config.train.steps = 4_000
-        config.train.peak_lr = 1e-3
-        config.train.evaluate_every = 2_000
     else:
+        seed, steps = LATER[part]
         _size(config, 32, 112)
-        config.data.train = ("rendered:full?seed=4&count=20000000&split=train",)
-        config.train.steps = 4_400
+        config.data.train = (f"rendered:full?seed={seed}&count=20000000&split=train",)
+        config.train.steps = steps
         config.train.peak_lr = 1e-3
-        config.train.evaluate_every = 2_000
+        config.train.evaluate_every = steps // 2
     return config
 
 

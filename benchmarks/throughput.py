@@ -29,7 +29,7 @@ from robustscanner_jax.decoding import greedy
 from robustscanner_jax.flops import forward_flops, peak_flops
 from robustscanner_jax.models.normalise import normalise
 from robustscanner_jax.models.robustscanner import RobustScanner
-from robustscanner_jax.optim import make_optimizer, make_schedule
+from robustscanner_jax.optim import make_optimizer
 from robustscanner_jax.preprocessing import Preprocessing
 from robustscanner_jax.steps import create_state, train_step
 
@@ -61,8 +61,7 @@ def make_train(
 ) -> Callable[[], object]:
     """Returns a call that applies one update to a state it keeps."""
     mesh = partition.make_mesh()
-    schedule = make_schedule("constant", peak=1e-4, steps=10)
-    tx = make_optimizer(schedule, clip_norm=5.0, weight_decay=0.0)
+    tx = make_optimizer(clip_norm=5.0, weight_decay=0.0)
     step = partition.jit_step(
         functools.partial(
             train_step,
@@ -88,7 +87,7 @@ def make_train(
     kept = [state]
 
     def call():
-        kept[0], metrics = step(kept[0], batch)
+        kept[0], metrics = step(kept[0], batch, np.float32(1e-4))
         return metrics
 
     return call

@@ -3,7 +3,10 @@
 from typing import Any
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 import optax
+from jaxtyping import Float
 
 SCHEDULES = ("step", "cosine", "one_cycle", "constant")
 
@@ -47,6 +50,11 @@ def make_schedule(
     return optax.join_schedules([rise, after], [warmup_steps])
 
 
+def learning_rates(schedule: optax.Schedule, steps: int) -> Float[np.ndarray, "steps"]:
+    """Returns the float32 learning rate of each update of a run, on the host."""
+    return np.asarray(jax.vmap(schedule)(jnp.arange(steps)), np.float32)
+
+
 def decayed(params: Any) -> Any:
     """Returns True for the parameters that weight decay may shrink: the kernels.
 
@@ -57,16 +65,37 @@ def decayed(params: Any) -> Any:
     )
 
 
+def _scale_by_given_rate() -> optax.GradientTransformationExtraArgs:
+    """Returns what multiplies by minus the `learning_rate` that `update` is given.
+
+    Its state is that of `optax.scale_by_schedule`, as in checkpoints.
+    """
+
+    def init(params: Any) -> optax.ScaleByScheduleState:
+        del params
+        return optax.ScaleByScheduleState(count=jnp.int32(0))
+
+    def update(
+        updates: Any, state: Any, params: Any = None, **given: Any
+    ) -> tuple[Any, optax.ScaleByScheduleState]:
+        del params
+        count = optax.safe_increment(state.count)
+        updates = jax.tree.map(lambda x: -given["learning_rate"] * x, updates)
+        return updates, optax.ScaleByScheduleState(count=count)
+
+    return optax.GradientTransformationExtraArgs(init, update)
+
+
 def make_optimizer(
-    schedule: optax.Schedule, *, clip_norm: float, weight_decay: float
-) -> optax.GradientTransformation:
+    *, clip_norm: float, weight_decay: float
+) -> optax.GradientTransformationExtraArgs:
     """Returns Adam as published (betas 0.9 and 0.999, epsilon 1e-8).
 
-    Its state has one structure, whatever is on or off: either may change when a run
-    goes on.
+    Its `update` is given the `learning_rate`: another length or peak of a run is no
+    other program to compile. Its state has one structure, whatever is on or off: either
+    may change when a run goes on.
 
     Args:
-      schedule: learning rate by update.
       clip_norm: gradients are scaled down to this global norm; 0 is off.
       weight_decay: decoupled (AdamW), on kernels alone; 0 is off.
     """
@@ -77,7 +106,7 @@ def make_optimizer(
         optax.chain(
             optax.scale_by_adam(),
             optax.masked(decay or optax.identity(), decayed),
-            optax.scale_by_learning_rate(schedule),
+            _scale_by_given_rate(),
         ),
     )
 

@@ -58,13 +58,16 @@ def put_batch(
 
 
 def jit_step(step: Callable[..., Any], mesh: Mesh) -> Callable[..., Any]:
-    """Compiles `step(state, batch) -> (state, metrics)` for the mesh.
+    """Compiles `step(state, batch, learning_rate) -> (state, metrics)` for the mesh.
 
     The state is donated: its memory is taken for the next one.
     """
     copy, rows = replicated(mesh), split(mesh)
     return jax.jit(
-        step, in_shardings=(copy, rows), out_shardings=(copy, copy), donate_argnums=0
+        step,
+        in_shardings=(copy, rows, copy),
+        out_shardings=(copy, copy),
+        donate_argnums=0,
     )
 
 

@@ -203,6 +203,7 @@ def _averaged(state: TrainState, params: Any, ema_decay: float) -> Any:
 def train_step(
     state: TrainState,
     batch: dict[str, jax.Array],
+    learning_rate: Float[Array, ""],
     *,
     model: RobustScanner,
     tx: optax.GradientTransformation,
@@ -219,6 +220,7 @@ def train_step(
     Args:
       state: donated by the caller; do not read it after the call.
       batch: see `data.pipeline`.
+      learning_rate: of this update, for an optimiser that is given it.
       model, tx: static; bound once by the caller.
       mean, scale: of the pixels, see `Preprocessing`.
       ema_decay: of the running average of the parameters, per update, see
@@ -240,7 +242,9 @@ def train_step(
         accumulate=accumulate,
     )
     metrics["grad_norm"] = optax.tree.norm(grads)
-    updates, opt_state = tx.update(grads, state.opt_state, state.params)
+    updates, opt_state = optax.with_extra_args_support(tx).update(
+        grads, state.opt_state, state.params, learning_rate=learning_rate
+    )
     params = optax.apply_updates(state.params, updates)
     proposed = state.replace(
         params=params,

@@ -122,7 +122,7 @@ def _train(
             examples.add(batch["problem"])
             with clock.maybe_compiling():
                 device_batch = partition.put_batch(batch, DEVICE_KEYS, setup.mesh)
-                state, metrics = step_fn(state, device_batch)
+                state, metrics = step_fn(state, device_batch, setup.rates[step - 1])
             # The memory is a worker's. An error would keep it, with this frame, until
             # Python has gone, too late to be given back.
             del batch, device_batch
@@ -171,7 +171,7 @@ def _open_log(setup: Setup, clock: Clock, first: int) -> RunLog:
         setup.workdir,
         steps=(first, setup.config.train.steps),
         batch_size=setup.config.data.batch_size,
-        schedule=setup.schedule,
+        rates=setup.rates,
         clock=clock,
         peak_images=peak,
         enabled=setup.writes,

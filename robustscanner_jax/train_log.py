@@ -5,13 +5,12 @@ import contextlib
 import logging
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import jax
 import jax.monitoring
 import numpy as np
-import optax
 from tqdm import tqdm
 
 from robustscanner_jax import distributed
@@ -203,7 +202,7 @@ class RunLog:
       workdir: the run folder.
       steps: updates done before, and in all.
       batch_size: examples an update.
-      schedule: learning rate by update, from 0 on.
+      rates: the learning rate of each update of the run.
       clock: of the run.
       peak_images: images a second at which the devices would reach their peak, the
         denominator of MFU; None where it is unknown.
@@ -216,13 +215,13 @@ class RunLog:
         *,
         steps: tuple[int, int],
         batch_size: int,
-        schedule: optax.Schedule,
+        rates: Sequence[float] | np.ndarray,
         clock: Clock,
         peak_images: float | None,
         enabled: bool,
     ):
         first, last = steps
-        self._batch_size, self._schedule = batch_size, schedule
+        self._batch_size, self._rates = batch_size, rates
         self._clock, self._peak_images, self._enabled = clock, peak_images, enabled
         self._writer = MetricWriter(workdir, enabled=enabled)
         # None: where it is a terminal that reads it.
@@ -242,7 +241,7 @@ class RunLog:
     def write(self, step: int, interval: Interval, examples: ExampleCounts) -> None:
         """Writes the line of an interval that ends with this update."""
         values = interval.summary(batch_size=self._batch_size)
-        values["learning_rate"] = float(np.asarray(self._schedule(step - 1)))
+        values["learning_rate"] = float(self._rates[step - 1])
         if self._peak_images:
             values["mfu"] = values["images_per_second"] / self._peak_images
         values["goodput"] = self._clock.goodput()

@@ -16,7 +16,7 @@ from robustscanner_jax.checkpoint import Checkpoints, DataPosition
 from robustscanner_jax.compute import for_device
 from robustscanner_jax.models.robustscanner import RobustScanner
 from robustscanner_jax.open_weights import open_weights
-from robustscanner_jax.optim import make_optimizer, make_schedule
+from robustscanner_jax.optim import learning_rates, make_optimizer, make_schedule
 from robustscanner_jax.preprocessing import Preprocessing
 from robustscanner_jax.steps import TrainState, create_state
 from robustscanner_jax.transfer import transfer
@@ -34,7 +34,7 @@ class Setup:
     charset: Charset
     rule: Preprocessing
     model: RobustScanner
-    schedule: optax.Schedule
+    rates: np.ndarray  # float32 [steps]: the learning rate of each update
     tx: optax.GradientTransformation
     mesh: jax.sharding.Mesh
     writes: bool  # whether this process writes files; one of all does
@@ -68,10 +68,8 @@ def set_up(config: config_lib.Config, workdir: Path) -> Setup:
         charset=charset,
         rule=config_lib.make_preprocessing(config),
         model=for_device(config_lib.make_model(config, charset), config.model.dtype),
-        schedule=schedule,
-        tx=make_optimizer(
-            schedule, clip_norm=train.clip_norm, weight_decay=train.weight_decay
-        ),
+        rates=learning_rates(schedule, train.steps),
+        tx=make_optimizer(clip_norm=train.clip_norm, weight_decay=train.weight_decay),
         mesh=mesh,
         writes=writes,
     )

@@ -22,7 +22,7 @@ from robustscanner_jax.checkpoint_reading import ATTEMPTS, restore_variables
 from robustscanner_jax.optim import decayed, make_optimizer
 from robustscanner_jax.steps import TrainState
 
-TX = make_optimizer(lambda _: 1e-3, clip_norm=5.0, weight_decay=0.0)
+TX = make_optimizer(clip_norm=5.0, weight_decay=0.0)
 POSITION = DataPosition(batches=7, examples={"none": 50, "too_long": 6})
 
 
@@ -110,9 +110,11 @@ def test_saving_goes_on_while_the_state_is_donated(checkpoints):
     state = state_of(7)
     expected = jax.tree.map(np.asarray, state)
     copy = jax.tree.map(jnp.copy, state)
-    step = partition.jit_step(lambda s, b: (jax.tree.map(lambda x: x * 0, s), b), mesh)
+    step = partition.jit_step(
+        lambda s, b, _: (jax.tree.map(lambda x: x * 0, s), b), mesh
+    )
     checkpoints.save(copy, POSITION)
-    step(copy, {"x": jnp.zeros(1)})
+    step(copy, {"x": jnp.zeros(1)}, np.float32(0))
     checkpoints.wait()
     restored, _ = checkpoints.restore(shapes(state))
     assert_same_bits(jax.tree.map(np.asarray, restored), expected)

@@ -13,6 +13,7 @@ from robustscanner_jax.optim import (
     SCHEDULES,
     decayed,
     former_layouts,
+    learning_rates,
     make_optimizer,
     make_schedule,
 )
@@ -105,11 +106,11 @@ PARAMS = {
 
 def updated(count=1, gradient=1.0, *, clip_norm=0.0, weight_decay=0.0, rate=0.1):
     """Returns the parameters after updates with gradients of `gradient * parameter`."""
-    tx = make_optimizer(lambda _: rate, clip_norm=clip_norm, weight_decay=weight_decay)
+    tx = make_optimizer(clip_norm=clip_norm, weight_decay=weight_decay)
     params, state = PARAMS, tx.init(PARAMS)
     for _ in range(count):
         grads = jax.tree.map(lambda p: gradient * p, params)
-        updates, state = tx.update(grads, state, params)
+        updates, state = tx.update(grads, state, params, learning_rate=rate)
         params = jax.tree.map(jnp.add, params, updates)
     return params
 
@@ -134,11 +135,22 @@ def test_adam_is_the_published_one():
         np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
-def test_the_first_update_uses_the_schedule_at_zero():
-    tx = make_optimizer(lambda i: 0.1 * (i + 1), clip_norm=0, weight_decay=0)
-    updates, _ = tx.update(PARAMS, tx.init(PARAMS), PARAMS)
+def test_an_update_is_as_large_as_the_rate_it_is_given():
+    tx = make_optimizer(clip_norm=0, weight_decay=0)
+    updates, state = tx.update(PARAMS, tx.init(PARAMS), PARAMS, learning_rate=0.1)
     # Adam's first update is the rate times the sign of the gradient.
     np.testing.assert_allclose(updates["embedding"], [[-0.1]], rtol=1e-5)
+    updates, _ = tx.update(PARAMS, state, PARAMS, learning_rate=0.0)
+    np.testing.assert_array_equal(updates["embedding"], 0)
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_the_rates_of_a_run_are_its_schedule_from_zero_on(name):
+    schedule = make_schedule(name, peak=PEAK, steps=STEPS, warmup_steps=3)
+    found = learning_rates(schedule, STEPS)
+    assert found.dtype == np.float32
+    expected = [float(schedule(i)) for i in range(STEPS)]
+    np.testing.assert_allclose(found, expected, rtol=1e-4)
 
 
 def test_decay_shrinks_kernels_by_rate_times_decay_and_nothing_else():
@@ -151,11 +163,11 @@ def test_decay_shrinks_kernels_by_rate_times_decay_and_nothing_else():
 def test_clipping_scales_long_gradients_and_leaves_short_ones():
     # Of two updates: Adam's first one hides the scale of the gradient.
     def after(clip_norm, first, second):
-        tx = make_optimizer(lambda _: 0.1, clip_norm=clip_norm, weight_decay=0)
+        tx = make_optimizer(clip_norm=clip_norm, weight_decay=0)
         state, params = tx.init(PARAMS), PARAMS
         for scale in (first, second):
             grads = jax.tree.map(lambda p, s=scale: s * p, PARAMS)
-            updates, state = tx.update(grads, state, params)
+            updates, state = tx.update(grads, state, params, learning_rate=0.1)
             params = jax.tree.map(jnp.add, params, updates)
         return np.concatenate([np.ravel(x) for x in jax.tree.leaves(params)])
 
@@ -181,26 +193,26 @@ def former(clip_norm, weight_decay, rate=0.1):
 
 
 def after_three_updates(tx):
+    tx = optax.with_extra_args_support(tx)
     params, state = PARAMS, tx.init(PARAMS)
     for _ in range(3):
-        updates, state = tx.update(
-            jax.tree.map(lambda p: 0.7 * p, params), state, params
-        )
+        grads = jax.tree.map(lambda p: 0.7 * p, params)
+        updates, state = tx.update(grads, state, params, learning_rate=np.float32(0.1))
         params = jax.tree.map(jnp.add, params, updates)
     return params, state
 
 
 @pytest.mark.parametrize(("clip_norm", "weight_decay"), OPTIONS)
 def test_the_state_has_one_structure_whatever_is_on(clip_norm, weight_decay):
-    tx = make_optimizer(lambda _: 0.1, clip_norm=clip_norm, weight_decay=weight_decay)
-    other = make_optimizer(lambda _: 0.1, clip_norm=1.0, weight_decay=0.5)
+    tx = make_optimizer(clip_norm=clip_norm, weight_decay=weight_decay)
+    other = make_optimizer(clip_norm=1.0, weight_decay=0.5)
     one, same = (jax.tree.structure(x.init(PARAMS)) for x in (tx, other))
     assert one == same
 
 
 @pytest.mark.parametrize(("clip_norm", "weight_decay"), OPTIONS)
 def test_the_updates_are_those_of_optax_bit_for_bit(clip_norm, weight_decay):
-    tx = make_optimizer(lambda _: 0.1, clip_norm=clip_norm, weight_decay=weight_decay)
+    tx = make_optimizer(clip_norm=clip_norm, weight_decay=weight_decay)
     found, _ = after_three_updates(tx)
     expected, _ = after_three_updates(former(clip_norm, weight_decay))
     jax.tree.map(np.testing.assert_array_equal, found, expected)
@@ -210,7 +222,7 @@ def test_the_updates_are_those_of_optax_bit_for_bit(clip_norm, weight_decay):
 def test_a_state_of_earlier_versions_has_the_same_leaves_in_a_known_layout(
     clip_norm, weight_decay
 ):
-    tx = make_optimizer(lambda _: 0.1, clip_norm=clip_norm, weight_decay=weight_decay)
+    tx = make_optimizer(clip_norm=clip_norm, weight_decay=weight_decay)
     _, now = after_three_updates(tx)
     _, before = after_three_updates(former(clip_norm, weight_decay))
     known = [now, *former_layouts(now)]

@@ -47,7 +47,8 @@ def trained(devices: int, steps: int = 4):
         batch = fake_batch(8, charset=CHARSET, rule=RULE, max_len=MAX_LEN, seed=seed)
         batch["tokens"][seed] = CHARSET.pad_id  # a filler row, each time elsewhere
         batch["weight"][seed] = 0
-        state, metrics = step(state, partition.put_batch(batch, DEVICE_KEYS, mesh))
+        batch = partition.put_batch(batch, DEVICE_KEYS, mesh)
+        state, metrics = step(state, batch, np.float32(0))
         found.append(jax.device_get(metrics))
     return state, found
 
@@ -130,9 +131,9 @@ def test_shapes_for_restoring_carry_the_sharding_of_the_state():
 
 def test_the_state_is_donated_and_the_batch_is_not():
     mesh = partition.make_mesh(jax.devices()[:1])
-    step = partition.jit_step(lambda s, b: (s + b["x"].sum(), {"m": s}), mesh)
+    step = partition.jit_step(lambda s, b, _: (s + b["x"].sum(), {"m": s}), mesh)
     state = jax.device_put(jnp.float32(1), partition.replicated(mesh))
     batch = partition.put_batch({"x": np.ones(4, np.float32)}, ["x"], mesh)
-    after, metrics = step(state, batch)
+    after, metrics = step(state, batch, np.float32(0))
     assert float(after) == 5 and float(metrics["m"]) == 1
     assert state.is_deleted() and not batch["x"].is_deleted()

@@ -22,12 +22,13 @@ from robustscanner_jax.steps import (
 
 MODEL = small_model()
 RATE = 1e-3
-TX = make_optimizer(lambda _: RATE, clip_norm=5.0, weight_decay=0.0)
+TX = make_optimizer(clip_norm=5.0, weight_decay=0.0)
 EMA = 0.9
 # Not donated: the tests look at the state before.
 step = jax.jit(
     functools.partial(
         train_step,
+        learning_rate=RATE,
         model=MODEL,
         tx=TX,
         mean=RULE.mean,

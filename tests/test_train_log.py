@@ -159,7 +159,7 @@ def log_of(tmp_path, clock, peak_images=None, enabled=True):
         tmp_path,
         steps=(0, 4),
         batch_size=8,
-        schedule=lambda step: 0.5**step,
+        rates=[1.0, 0.5, 0.25, 0.125],
         clock=clock,
         peak_images=peak_images,
         enabled=enabled,

@@ -23,7 +23,7 @@ from launch import local
 from robustscanner_jax import config as config_lib
 from robustscanner_jax import partition, train
 from robustscanner_jax.checkpoint import Checkpoints
-from robustscanner_jax.optim import make_optimizer, make_schedule
+from robustscanner_jax.optim import make_optimizer
 from robustscanner_jax.preprocessing import Preprocessing
 from robustscanner_jax.recognizer import Recognizer
 from robustscanner_jax.steps import create_state
@@ -180,11 +180,8 @@ def on_each_update(monkeypatch, act) -> None:
 
 def _saved_shapes(config: ConfigDict):
     charset = config_lib.make_charset(config)
-    schedule = make_schedule("constant", peak=1.0, steps=1)
     options = config.train
-    tx = make_optimizer(
-        schedule, clip_norm=options.clip_norm, weight_decay=options.weight_decay
-    )
+    tx = make_optimizer(clip_norm=options.clip_norm, weight_decay=options.weight_decay)
     return jax.eval_shape(
         functools.partial(
             create_state,

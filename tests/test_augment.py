@@ -5,7 +5,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from robustscanner_jax.data.augment import DISTORTIONS, MAX_HEIGHT, augment
+from robustscanner_jax.data.augment import (
+    DISTORTIONS,
+    MAX_HEIGHT,
+    add_noise,
+    augment,
+    jitter_colour,
+    lower_resolution,
+)
 
 CROPS = st.tuples(
     st.integers(1, 150), st.integers(1, 300), st.integers(0, 2**32 - 1)
@@ -50,6 +57,22 @@ def test_each_distortion_changes_a_crop(distort):
     image = crop(32, 80)
     result = distort(generator(), image)
     assert result.shape != image.shape or (result != image).any()
+
+
+@pytest.mark.parametrize("distort", [add_noise, jitter_colour])
+@pytest.mark.parametrize("value", [0, 255])
+def test_black_and_white_stay_dark_and_light(distort, value):
+    image = np.full((32, 80, 3), value, np.uint8)
+    for seed in range(20):
+        moved = distort(generator(seed), image).astype(int) - value
+        assert np.abs(moved).max() < 128
+
+
+@pytest.mark.parametrize("height", [8, 10])
+def test_text_of_ten_rows_keeps_its_resolution(height):
+    image = crop(height, 40)
+    for seed in range(20):
+        np.testing.assert_array_equal(lower_resolution(generator(seed), image), image)
 
 
 @given(CROPS)

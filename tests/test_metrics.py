@@ -68,7 +68,7 @@ def test_each_protocol_keeps_what_it_says(text, expected):
         ("x" * 25, "x" * 25),
         ("x" * 26, None),
         ("-" * 13 + "x" * 13, None),  # too long before symbols are removed
-        ("x" * 20 + " " * 10, "x" * 20),  # spaces do not count
+        ("x " * 20, "x" * 20),  # spaces do not count
         ("é" * 25, "e" * 25),
     ],
 )
@@ -201,6 +201,10 @@ def test_wilson_intervals_hold_the_share_and_mirror(words, data):
 def test_calibration_error_is_the_weighted_gap_of_fifteen_bins():
     assert expected_calibration_error([1.0, 1.0], [True, True]) == 0
     assert expected_calibration_error([1.0, 0.0], [False, True]) == 1
+    # One bin: the last one holds its upper end.
+    assert expected_calibration_error([0.95, 1.0], [True, False]) == pytest.approx(
+        0.475
+    )
     # Two bins: gap 0.1 with 10 words, gap 0.4 with 5 words.
     confidences = [0.9] * 10 + [0.6] * 5
     correct = [True] * 8 + [False] * 2 + [True] * 1 + [False] * 4

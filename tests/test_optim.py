@@ -55,8 +55,8 @@ def test_a_warm_up_rises_linearly_from_zero_and_hands_over(name):
     found = rates(name, [0, 50, 99], warmup_steps=100)
     np.testing.assert_allclose(found, [0, PEAK / 2, 0.99 * PEAK], rtol=1e-5)
     # The schedule itself has the updates that are left.
-    after = rates(name, [100, 400, 999], warmup_steps=100)
-    alone = rates(name, [0, 300, 899], steps=900)
+    after = rates(name, [100, 400, 640, 820, 999], warmup_steps=100)
+    alone = rates(name, [0, 300, 540, 720, 899], steps=900)
     np.testing.assert_allclose(after, alone, rtol=1e-5)
 
 

@@ -151,6 +151,19 @@ def test_a_mixture_has_the_same_examples_in_a_batch_as_grain_gives_it():
         assert count == {"one": 4, "other": 4}
 
 
+def test_another_seed_distorts_an_example_otherwise():
+    (one,), (other,) = (batches(1, [many(1)], seed=seed) for seed in (1, 2))
+    assert ids([one]) == ids([other])
+    assert (one["image"] != other["image"]).any()
+
+
+def test_sources_of_equal_length_have_their_own_orders():
+    sources = [many(16, "one"), many(16, "other")]
+    found = batches(8, sources, batch_size=2)  # one of each
+    places = [{name.split("/")[1] for name in ids([batch])} for batch in found]
+    assert any(len(both) == 2 for both in places)
+
+
 def test_only_the_ratio_of_the_weights_counts():
     sources = [many(5, "rare"), many(16, "often")]
     assert_same(

@@ -198,6 +198,7 @@ def test_text_characters_and_confidences_are_of_the_same_steps(ids):
     assert found.text == "".join(found.characters) == CHARSET.to_text(ids)
     assert len(found.characters) == len(steps)
     assert found.character_confidences == tuple(probabilities[steps])
+    assert found.confidence == pytest.approx(probabilities.prod())  # the end as well
     unknown = [ids[t] == CHARSET.unknown_id for t in steps]
     assert [c == UNKNOWN_TEXT for c in found.characters] == unknown
 

@@ -110,6 +110,8 @@ def test_any_failure_of_a_source_becomes_an_element_that_names_the_place():
     assert read_elements(source, [1, 0]) == [lost, good]
     source.read_many = lambda indices: 1 / 0
     assert read_elements(source, [0, 1]) == [good, lost]
+    source.read_many = lambda indices: [good]  # whatever was asked for
+    assert read_elements(source, [0, 1]) == [good, lost]
     assert read_elements(source, []) == []
 
 

@@ -88,6 +88,28 @@ def test_a_rotation_turns_the_text_by_its_angle():
     assert math.degrees(math.atan(slope)) == pytest.approx(20, abs=1.5)
 
 
+def with_options(section, **changes):
+    """Returns a section of the settings with some of them changed."""
+    return SimpleNamespace(**vars(getattr(OPTIONS, section)) | changes)
+
+
+@given(seeds, st.floats(15, 400), st.floats(9, 110))
+def test_bends_are_in_proportion_to_the_text(seed, width, height):
+    always = dict(flat_share=0.0, elastic_share=1.0)
+    curved = with_options("geometry", **always, curve_share=1.0)
+    bend = geometry.draw_bend(Dice(12, seed), width, height, 5, curved)
+    low, high = curved.elastic
+    assert low <= bend.elastic / height <= high
+    # A tighter arc would fold the letters.
+    assert 0 < abs(bend.curve) <= min(curved.curve[1], 0.9 * width / height)
+
+    waved = with_options("geometry", **always, curve_share=0.0, wave_share=1.0)
+    bend = geometry.draw_bend(Dice(13, seed), width, height, 5, waved)
+    amplitude, period, _ = bend.wave
+    assert waved.wave[0] <= amplitude / height <= waved.wave[1]
+    assert 0.5 <= period / width <= 1.6
+
+
 @given(seeds)
 def test_an_arc_shows_the_text_once(seed):
     dice = Dice(3, seed)
@@ -129,6 +151,20 @@ def test_a_box_loses_next_to_nothing_of_the_text(seed):
     margin = 2 * OPTIONS.box.loose[1] * 40
     assert rows.stop - rows.start <= 40 + margin + 2
     assert columns.stop - columns.start <= 140 + 1.2 * margin + 2
+
+
+@pytest.mark.parametrize("tight_share", [0.0, 1.0])
+def test_a_side_is_as_tight_or_loose_as_was_drawn(tight_share):
+    options = with_options("box", tight_share=tight_share, tight=(0, 0.1), loose=(1, 2))
+    low, high = options.tight if tight_share else options.loose
+    mask = np.zeros((240, 480), np.uint8)
+    mask[100:140, 160:300] = 255
+    for seed in range(50):
+        rows, columns = geometry.draw_box(Dice(14, seed), mask, options)
+        above, below = 100 - rows.start, rows.stop - 140
+        left, right = 160 - columns.start, columns.stop - 300
+        for margin in (above, below, left / 1.2, right / 1.2):
+            assert low * 40 - 1 <= margin <= high * 40 + 1
 
 
 def test_a_box_around_nothing_is_none():
@@ -259,6 +295,61 @@ def test_degradation_keeps_size_and_type(seed, height, width):
         settings=OPTIONS.degrade,
     )
     assert image.shape == (height, width, 3) and image.dtype == np.uint8
+
+
+def photographed(seed, image, kind, text_height=30.0, **changes):
+    """Returns the picture after one kind of blur and nothing else."""
+    options = with_options(
+        "degrade",
+        **dict(occluder_share=0.0, grey_share=0.0, blur_shares={kind: 1.0}) | changes,
+    )
+    return degrade.apply_camera(
+        Dice(15, seed),
+        image,
+        enlarge=1.0,
+        text_height=text_height,
+        contrast=100.0,
+        settings=options,
+    )
+
+
+def grey_bars(width=90, height=40):
+    return cv2.cvtColor(bar_text(width, height), cv2.COLOR_GRAY2BGR)
+
+
+def test_a_blur_never_exceeds_its_limit():
+    image = grey_bars()
+    strongest = cv2.GaussianBlur(image, (0, 0), 0.02 * 1.35 * 29)
+    for seed in range(40):
+        found = photographed(seed, image, "gauss", 29.0, blur=10.0, blur_limit=0.02)
+        assert found.std() >= strongest.std() - 0.5
+
+
+def test_motion_keeps_the_brightness():
+    image = np.full((40, 90, 3), 120, np.uint8)
+    for seed in range(20):
+        found = photographed(seed, image, "motion")
+        np.testing.assert_allclose(found, image, atol=1)
+
+
+def test_text_that_would_become_too_small_is_not_made_smaller():
+    image = grey_bars(height=60)  # of which a curved text is a part
+    for seed in range(20):
+        kept = photographed(seed, image, "small", 12.0, small=(0.4, 0.8))
+        np.testing.assert_array_equal(kept, image)
+        assert (photographed(seed, image, "small", 30.0) != image).any()
+
+
+@pytest.mark.parametrize("factor", [0.7, 1.3])
+def test_a_change_of_contrast_keeps_middle_grey(factor):
+    shares = dict(light_share=0.0, glare_share=0.0, noise_share=0.0, tone_share=1.0)
+    options = with_options(
+        "degrade", **shares, tone_contrast=(factor, factor), tone_brightness=0.0
+    )
+    planes = np.array([28, 128, 228], np.float32).repeat(12).reshape(3, 3, 4)
+    degrade.apply_light(Dice(16, 0), planes, 100.0, shared_fields(), options)
+    expected = [128 - 100 * factor, 128, 128 + 100 * factor]
+    np.testing.assert_allclose(planes.mean(axis=(1, 2)), expected, rtol=1e-5)
 
 
 def test_to_image_clips_instead_of_wrapping():

@@ -1,6 +1,7 @@
 """What rendered pictures say."""
 
 import collections
+import string
 from types import SimpleNamespace
 
 import numpy as np
@@ -163,12 +164,34 @@ def test_an_unknown_split_is_refused_by_name():
 
 def test_random_strings_are_no_words_of_the_list(options):
     options = plain(get_settings("randtext")).words
-    short = [(a + b + c, 1.0) for a in "aeiou" for b in "nrst" for c in "aeiou"]
+    letters = string.ascii_lowercase
+    short = [(a + b + c, 1.0) for a in letters for b in "aeiou" for c in letters]
     vocabulary = Vocabulary(short, options)
     labels = draw_many(vocabulary, options, 4000)
     known = {word for word, _ in short}
     assert not known & {label.lower() for label in labels}
     assert sum(len(label) == 3 for label in labels) > 100
+
+
+@pytest.mark.parametrize("by_frequency", [1.0, 0.0])
+def test_words_come_by_their_frequency_and_odd_ones_less_often(options, by_frequency):
+    """Long, short and marked words are drawn again, but for a share, thrice at most."""
+    changes = dict(by_frequency=by_frequency, frequency_power=0.5, long_over=6)
+    kept = dict(long_kept=0.3, short_kept=0.45, marked_kept=0.35)
+    chosen = SimpleNamespace(**vars(options) | changes | kept)
+    listed = {"house": 0.16, "river": 0.01, "mountain": 0.09, "of": 0.09, "o'er": 0.04}
+    share = np.sqrt(list(listed.values())) if by_frequency else np.ones(5)
+    share = share / share.sum()
+    taken = share * [1, 1, 0.3, 0.45, 0.35]
+    again = 1 - taken.sum()
+    expected = taken * (1 + again + again**2) + again**3 * share
+
+    vocabulary, count = Vocabulary(listed.items(), chosen), 4_000
+    drawn = collections.Counter(
+        vocabulary.draw(Dice(4, index), chosen) for index in range(count)
+    )
+    found = [drawn[word] / count for word in listed]
+    np.testing.assert_allclose(found, expected, atol=0.03)
 
 
 def test_blocked_words_are_dropped_wherever_they_come_from(monkeypatch, options):
@@ -236,6 +259,11 @@ def test_a_bad_frequency_is_named_with_its_line(tmp_path, options, frequency):
     message = r"words\.tsv, line 2: expected a word, .* such as 0\.5, got 'river"
     with pytest.raises(ValueError, match=message):
         load_vocabulary(named)
+
+
+def test_a_limit_on_the_list_keeps_its_most_frequent_words(options):
+    chosen = SimpleNamespace(**vars(options) | {"most_frequent": 3})
+    assert Vocabulary(LIST, chosen).words == ["the", "of", "house"]
 
 
 def test_a_list_without_a_usable_word_is_refused(options):

@@ -154,10 +154,10 @@ def test_a_call_that_compiles_is_no_training_and_one_that_does_not_is(now):
     assert clock.compilations == before, "it stopped to count"
 
 
-def log_of(tmp_path, clock, peak_images=None, enabled=True):
+def log_of(tmp_path, clock, peak_images=None, enabled=True, first=0):
     return RunLog(
         tmp_path,
-        steps=(0, 4),
+        steps=(first, 4),
         batch_size=8,
         rates=[1.0, 0.5, 0.25, 0.125],
         clock=clock,
@@ -184,6 +184,7 @@ def test_a_line_has_utilisation_where_the_peak_is_known(tmp_path, now, peak, cap
     assert line["goodput"] == pytest.approx(0.5)
     assert line["learning_rate"] == 0.25 and line["left_out/too_long"] == 2
     assert accuracies["accuracy/held"] == 0.5
+    assert "waiting for data 0%, 25.00% left out" in caplog.text
     assert "goodput 50 %; data wait 0%, saving 50%" in caplog.text
 
 
@@ -195,14 +196,15 @@ def test_one_process_alone_says_how_far_the_run_is(
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
     caplog.set_level("INFO", logger="robustscanner_jax")
     clock = Clock()
-    with log_of(tmp_path, clock, enabled=enabled) as log:
+    with log_of(tmp_path, clock, enabled=enabled, first=2) as log:
         now[0] += 1.0
         log.step()
         interval = Interval(clock)
         interval.metrics.append(update(1.0, 1.0))
-        log.write(1, interval, ExampleCounts({"none": 8}))
+        log.write(3, interval, ExampleCounts({"none": 8}))
     drawn = capsys.readouterr().err
     assert ("train: " in drawn and "loss 1.0000" in drawn) == enabled
+    assert ("3/4" in drawn) == enabled
     assert ("goodput" in caplog.text) == enabled
     assert (tmp_path / "metrics.jsonl").exists() == enabled
     if not enabled:

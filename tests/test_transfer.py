@@ -139,11 +139,15 @@ def test_a_permuted_charset_reads_the_same_texts():
     assert texts[0] == texts[1] and len(set(texts[0])) > 1
 
 
-def test_a_classifier_without_padding_keeps_its_characters():
-    charset = dataclasses.replace(CHARSET, num_classes=CHARSET.num_classes - 1)
-    characters = len(charset.characters)
+def without_class_of_padding():
+    characters = len(CHARSET.characters)
     specials = dict(end_id=characters, unknown_id=characters + 1, pad_id=characters + 2)
-    charset = dataclasses.replace(charset, **specials)
+    return dataclasses.replace(CHARSET, num_classes=characters + 2, **specials)
+
+
+def test_a_classifier_without_padding_keeps_its_characters():
+    charset = without_class_of_padding()
+    characters = len(charset.characters)
     model = model_of(charset)
     found = transfer(weights(), model, charset, fresh_of(model)).variables
     bias, old = found["params"]["classifier"]["bias"], eloquent()["params"]
@@ -152,6 +156,19 @@ def test_a_classifier_without_padding_keeps_its_characters():
     np.testing.assert_array_equal(bias[:characters], old[:characters])
     assert bias[charset.end_id] == old[CHARSET.end_id]
     assert bias[charset.unknown_id] == old[CHARSET.unknown_id]
+
+
+def test_padding_that_the_weights_do_not_predict_is_as_initialised():
+    charset, model = without_class_of_padding(), small_model()
+    params = eloquent()["params"]
+    old = params["classifier"]
+    classifier = {"kernel": old["kernel"][:, :-1], "bias": old["bias"][:-1]}
+    variables = eloquent() | {"params": params | {"classifier": classifier}}
+    given = Weights(model_of(charset), variables, charset, RULE, CARD)
+    found = transfer(given, model, CHARSET, fresh_of(model)).variables
+    bias = found["params"]["classifier"]["bias"]
+    assert bias[CHARSET.pad_id] == 7
+    assert bias[CHARSET.end_id] == old["bias"][charset.end_id]
 
 
 def test_another_network_is_refused_with_what_differs():

@@ -49,12 +49,18 @@ def get_config() -> ConfigDict:
     config.data.weights = (1.0,)  # share of each source in the mixture
     # Evaluated during training and at its end, NAME:SOURCE.
     config.data.evaluate = ("heldout:rendered:full?seed=2&count=1024&split=heldout",)
+    # How texts are compared there, see --protocol; auto: 36, or exact for charsets with
+    # letters of other scripts.
+    config.data.protocol = "auto"
     # Write rendered sources to RUN/rendered before training, all "count" words of them
     # (a million takes 2 GB), and read them from there.
     config.data.store_rendered = False
     config.data.batch_size = 256  # examples an update, over all devices
-    config.data.num_workers = 0  # processes that prepare batches; 0: threads
+    # Processes that prepare batches; 0: threads, -1: one a core, but for one core.
+    config.data.num_workers = 0
     config.data.augment = 0.0  # probability scale of the distortions, 0 (off) to 1
+    # Distortions to leave out, functions of data/augment.py: ("invert", "blur").
+    config.data.augment_without = ()
     # Rows made of each example, differing in augmentation, which must be on: where
     # rendering or reading is slower than the device. Divides the batch size.
     config.data.variants = 1
@@ -80,6 +86,11 @@ def get_config() -> ConfigDict:
     config.train.evaluate_every = 5_000  # updates
     config.train.save_every = 1_000  # updates; and before it evaluates
     config.train.keep = 3  # newest checkpoints that stay
+    # Weights of the best evaluation, by the mean over its sets: RUN/best.safetensors.
+    config.train.keep_best = True
+    # Trains the decoder alone, for few words or few cores: the backbone, its batch norm
+    # included, stays as it is in the weights to start from.
+    config.train.freeze_backbone = False
     # Weights to start from, of this or another charset or max_len, otherwise of this
     # model: a file, a run folder, or "small" or "tiny", which ship; empty: random.
     config.train.init_weights = ""

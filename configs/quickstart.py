@@ -28,6 +28,6 @@ def get_config() -> ConfigDict:
     config.train.schedule = "one_cycle"
     config.train.peak_lr = 1.5e-3
     config.train.log_every = 50
-    config.train.evaluate_every = 1_300  # at the end
+    config.train.evaluate_every = 1_300  # at the end alone
     config.train.save_every = 300
     return config

@@ -7,6 +7,8 @@ from typing import Any, get_args
 from ml_collections import ConfigDict
 
 from robustscanner_jax.charset import DICT90, Charset
+from robustscanner_jax.data.augment import DISTORTION_NAMES
+from robustscanner_jax.metrics import PROTOCOLS
 from robustscanner_jax.models.attention import MaskRounding
 from robustscanner_jax.models.robustscanner import CHANNEL_SCALE, RobustScanner
 from robustscanner_jax.optim import SCHEDULES
@@ -54,7 +56,12 @@ def validate(config: Config) -> None:
     expect(data.variants == 1 or data.augment > 0, "data.variants",
            "1, as data.augment=0 makes them alike", data.variants)  # fmt: skip
     expect(0 <= data.augment <= 1, "data.augment", "0 to 1", data.augment)
-    expect(data.num_workers >= 0, "data.num_workers", "0 or more", data.num_workers)
+    expect(data.num_workers >= -1, "data.num_workers", "a number, 0 for threads, or -1",
+           data.num_workers)  # fmt: skip
+    expect(set(data.augment_without) <= set(DISTORTION_NAMES), "data.augment_without",
+           f"names among {DISTORTION_NAMES}", data.augment_without)  # fmt: skip
+    expect(data.protocol in ("auto", *PROTOCOLS), "data.protocol",
+           f"auto or one of {list(PROTOCOLS)}", data.protocol)  # fmt: skip
     expect(0 <= data.max_bad_share <= 1, "data.max_bad_share", "0 to 1",
            data.max_bad_share)  # fmt: skip
     expect(len(data.train) > 0, "data.train", "at least one source", data.train)
@@ -103,6 +110,7 @@ FREE_KEYS = (
     "charset",  # a path; `run_folder` compares the characters
     "model.dtype",
     "data.evaluate",
+    "data.protocol",
     "data.num_workers",
     "data.store_rendered",
     "data.max_bad_share",
@@ -110,7 +118,10 @@ FREE_KEYS = (
 
 
 def differences(before: Config, now: Config) -> list[str]:
-    """Returns which keys differ that a run must keep, each with both values."""
+    """Returns which keys differ that a run must keep, each with both values.
+
+    A key that an older config lacks came later: empty, it is what was done before.
+    """
     old, new = (_flat(json.loads(c.to_json_best_effort())) for c in (before, now))
     return [
         f"{key} was {old.get(key)!r}, now {new.get(key)!r}"
@@ -118,6 +129,7 @@ def differences(before: Config, now: Config) -> list[str]:
         if key.split(".")[0] in FIXED_SECTIONS
         and key not in FREE_KEYS
         and old.get(key) != new.get(key)
+        and (key in old or new[key])
     ]
 
 

@@ -26,7 +26,11 @@ class StopSignals:
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         del frame
-        logger.warning("%s: saving, then leaving", signal.Signals(number).name)
+        logger.warning(
+            "%s: leaving once the running update is saved, which waits for its data "
+            "and for compilation; another one ends at once",
+            signal.Signals(number).name,
+        )
         self.received = True
         signal.signal(number, self._before[signal.Signals(number)])
 

@@ -245,7 +245,9 @@ def train_step(
     updates, opt_state = optax.with_extra_args_support(tx).update(
         grads, state.opt_state, state.params, learning_rate=learning_rate
     )
-    params = optax.apply_updates(state.params, updates)
+    params: Any = optax.apply_updates(state.params, updates)
+    if not model.train_backbone:  # decay and momentum move it without a gradient
+        params = {**params, "backbone": state.params["backbone"]}
     proposed = state.replace(
         params=params,
         batch_stats=batch_stats,

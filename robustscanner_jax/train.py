@@ -1,7 +1,9 @@
 """Training: from a config to a run folder with checkpoints and an accuracy table."""
 
+import dataclasses
 import functools
 import logging
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -17,17 +19,28 @@ from robustscanner_jax import (
     partition,
 )
 from robustscanner_jax import config as config_lib
+from robustscanner_jax.backends import allowed_cores
+from robustscanner_jax.best_weights import keep_best
 from robustscanner_jax.checkpoint import Checkpoints, DataPosition, NotSaved
+from robustscanner_jax.data import rendered
 from robustscanner_jax.data.pipeline import DEVICE_KEYS, Share, training_batches
 from robustscanner_jax.data.reads import Source
 from robustscanner_jax.data.rendered import open_named
 from robustscanner_jax.data.transforms import Prepare
 from robustscanner_jax.health import TrainingStopped
+from robustscanner_jax.metric_writer import MetricWriter
 from robustscanner_jax.metrics import NothingToScore, protocol_of
+from robustscanner_jax.open_weights import make_card
 from robustscanner_jax.profiling import ProfiledUpdates
 from robustscanner_jax.recognizer import Recognizer
 from robustscanner_jax.steps import TrainState, train_step
-from robustscanner_jax.train_log import Clock, ExampleCounts, Interval, RunLog
+from robustscanner_jax.train_log import (
+    Clock,
+    ExampleCounts,
+    Interval,
+    RunLog,
+    accuracies,
+)
 from robustscanner_jax.train_setup import Setup, set_up, start
 from robustscanner_jax.watchdog import Watchdog
 from robustscanner_jax.weights import Weights
@@ -44,7 +57,8 @@ class Preempted(Exception):
 def run(config: config_lib.Config, workdir: Path) -> None:
     """Trains until `config.train.steps`, resuming where the run folder left off.
 
-    Ends with the accuracy table of `config.data.evaluate`.
+    Ends with the accuracy table of `config.data.evaluate`. Everything that is named is
+    opened before anything is made.
 
     Raises:
       ValueError: config, data or the folder's checkpoint cannot work.
@@ -52,17 +66,18 @@ def run(config: config_lib.Config, workdir: Path) -> None:
       Preempted: a signal came; the state is saved.
     """
     config_lib.validate(config)
+    evaluated = evaluate.parse_benchmarks(config.data.evaluate)
+    names = dict.fromkeys([*config.data.train, *(source for _, source in evaluated)])
+    opened = {name: open_named(name) for name in names}
     setup = set_up(config, workdir)
-    store = workdir / "rendered" if config.data.store_rendered else None
-    with distributed.first_process_first("rendered"):
-        benchmarks = [
-            (name, open_named(source, store=store))
-            for name, source in evaluate.parse_benchmarks(config.data.evaluate)
-        ]
-        sources = [open_named(source, store=store) for source in config.data.train]
     checkpoints = Checkpoints(workdir, keep=config.train.keep)
     try:
         state, position = start(setup, checkpoints)
+        if config.data.store_rendered:
+            with distributed.first_process_first("rendered"):
+                opened |= _stored(names, workdir / "rendered")
+        sources = [opened[name] for name in config.data.train]
+        benchmarks = [(name, opened[source]) for name, source in evaluated]
         _describe(setup, state, sources)
         health.compare_lengths(sources, position.lengths)
         lengths = [len(source) for source in sources]
@@ -73,8 +88,20 @@ def run(config: config_lib.Config, workdir: Path) -> None:
             )
     finally:
         checkpoints.close()
-    _evaluate(setup, state, int(state.step), benchmarks)
+    step = int(state.step)
+    evaluation = _evaluate(setup, state, step, benchmarks)
+    with MetricWriter(workdir, enabled=setup.writes and bool(benchmarks)) as writer:
+        writer.write(step, **accuracies(evaluation.scores))
     distributed.wait_for_all("end")  # one process writes the results
+
+
+def _stored(names: Iterable[str], folder: Path) -> dict[str, Source]:
+    """Returns the rendered words among them, written to a folder and opened there."""
+    return {
+        name: open_named(name, store=folder)
+        for name in names
+        if name.startswith(rendered.PREFIX)
+    }
 
 
 def _describe(setup: Setup, state: TrainState, sources: list[Source]) -> None:
@@ -87,7 +114,10 @@ def _describe(setup: Setup, state: TrainState, sources: list[Source]) -> None:
         setup.config.data.batch_size,
         setup.mesh.size,
         jax.default_backend(),
-        ", ".join(f"{s.name} ({len(s):,})" for s in sources),
+        ", ".join(
+            f"{name} ({len(source):,})"
+            for name, source in zip(setup.config.data.train, sources, strict=True)
+        ),
     )
 
 
@@ -130,6 +160,8 @@ def _train(
             profiled.after(step, metrics)
             log.step()
             stop = distributed.stops(signals.received, step)
+            if step == first + 1:
+                log.begin(step)
             if step % train.log_every == 0 or step == last:
                 everywhere = examples.everywhere()
                 log.write(step, interval, everywhere)
@@ -213,11 +245,16 @@ def _batches(setup: Setup, sources: list[Source], *, start: int) -> Any:
         sources,
         data.weights,
         prepare=Prepare(
-            setup.charset, setup.rule, setup.model.max_len, data.augment, data.variants
+            setup.charset,
+            setup.rule,
+            setup.model.max_len,
+            data.augment,
+            data.variants,
+            tuple(data.augment_without),
         ),
         batch_size=data.batch_size,
         seed=setup.config.seed,
-        num_workers=data.num_workers,
+        num_workers=allowed_cores() - 1 if data.num_workers < 0 else data.num_workers,
         start=start,
         share=Share(jax.process_index(), jax.process_count()),
     )
@@ -236,7 +273,7 @@ def _evaluate_on_the_way(
     except (OSError, NothingToScore) as error:
         logger.error("step %d is not evaluated, going on: %s", step, error)
         return
-    log.write_accuracies(step, {s.name: s.accuracy for s in evaluation.scores})
+    log.write_accuracies(step, evaluation.scores)
 
 
 def _evaluate(
@@ -246,7 +283,9 @@ def _evaluate(
 
     Every process does so, in the same time, and one of them writes the results.
     """
-    protocol = protocol_of(setup.charset.characters)
+    protocol = setup.config.data.protocol
+    if protocol == "auto":
+        protocol = protocol_of(setup.charset.characters)
     if not benchmarks:
         return evaluate.Evaluation([], [], protocol)
     variables = jax.tree.map(lambda x: x.addressable_data(0), state.variables)
@@ -263,4 +302,8 @@ def _evaluate(
     if setup.writes:
         evaluate.print_table(evaluation)
         evaluate.write_results(evaluation, setup.workdir)
+        if setup.config.train.keep_best:
+            card = make_card(setup.config, setup.workdir, step)
+            weights = dataclasses.replace(weights, card=card)
+            keep_best(setup.workdir, weights, evaluation.scores, protocol)
     return evaluation

@@ -16,6 +16,7 @@ from tqdm import tqdm
 from robustscanner_jax import distributed
 from robustscanner_jax.data.transforms import Problem
 from robustscanner_jax.metric_writer import MetricWriter
+from robustscanner_jax.metrics import SetScore
 from robustscanner_jax.steps import Metrics
 
 logger = logging.getLogger(__name__)
@@ -195,6 +196,11 @@ def _mean(total: float, count: float) -> float:
     return total / count if count else math.nan
 
 
+def accuracies(scores: Sequence[SetScore]) -> dict[str, float]:
+    """Returns the accuracy of each set, in [0, 1], by its name in the metrics."""
+    return {f"accuracy/{score.name}": score.accuracy for score in scores}
+
+
 class RunLog:
     """What a run says while it trains: progress, metrics.jsonl and TensorBoard.
 
@@ -260,10 +266,22 @@ class RunLog:
         if self._progress.disable and self._enabled:
             logger.info("step %d: %s", step, line)
 
-    def write_accuracies(self, step: int, accuracies: Mapping[str, float]) -> None:
-        """Writes accuracies in [0, 1] by benchmark."""
-        values = {f"accuracy/{name}": value for name, value in accuracies.items()}
-        self._writer.write(step, **values)
+    def begin(self, step: int) -> None:
+        """Says that the first update went out: compiling it may have taken minutes."""
+        if self._progress.disable and self._enabled:
+            seconds = self._clock.seconds()
+            logger.info(
+                "step %d: %.0f s to here, of which %.0f s compiling and %.0f s waiting "
+                "for data",
+                step,
+                seconds["total"],
+                seconds["compiling"],
+                seconds["data_wait"],
+            )
+
+    def write_accuracies(self, step: int, scores: Sequence[SetScore]) -> None:
+        """Writes the accuracy of each set."""
+        self._writer.write(step, **accuracies(scores))
 
     def __enter__(self) -> "RunLog":
         """Returns itself."""

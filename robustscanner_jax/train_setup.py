@@ -59,6 +59,7 @@ def set_up(config: config_lib.Config, workdir: Path) -> Setup:
         steps=train.steps,
         warmup_steps=train.warmup_steps,
     )
+    model = for_device(config_lib.make_model(config, charset), config.model.dtype)
     writes = jax.process_index() == 0
     run_folder.claim(workdir, config, write=writes)
     agreement.check_folder(workdir)
@@ -67,7 +68,7 @@ def set_up(config: config_lib.Config, workdir: Path) -> Setup:
         workdir=workdir,
         charset=charset,
         rule=config_lib.make_preprocessing(config),
-        model=for_device(config_lib.make_model(config, charset), config.model.dtype),
+        model=model.clone(train_backbone=not train.freeze_backbone),
         rates=learning_rates(schedule, train.steps),
         tx=make_optimizer(clip_norm=train.clip_norm, weight_decay=train.weight_decay),
         mesh=mesh,

@@ -81,9 +81,13 @@ def _expected_shapes(model: Any) -> dict[str, tuple[int, ...]]:
 
 
 def model_config(model: RobustScanner) -> dict[str, Any]:
-    """Returns the model's options but those of its computation, as JSON values."""
+    """Returns the options of the model in use, as JSON values.
+
+    Those of its computation and its training are left out.
+    """
     names = [f.name for f in dataclasses.fields(model) if f.init]
-    left_out = ("parent", "name", "dtype", "unroll", "kernel_gradient")
+    left_out = {"parent", "name", "dtype", "unroll", "kernel_gradient"}
+    left_out |= {"train_backbone"}
     return {n: getattr(model, n) for n in names if n not in left_out}
 
 

@@ -1,11 +1,14 @@
 """Distortions: valid pixels for any crop, the same for the same generator."""
 
+import functools
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from robustscanner_jax.data.augment import (
+    DISTORTION_NAMES,
     DISTORTIONS,
     MAX_HEIGHT,
     add_noise,
@@ -117,3 +120,20 @@ def test_a_distortion_is_as_frequent_as_its_probability_times_the_strength():
         [augment(generator(seed), image, 0.5) is not image for seed in range(500)]
     )
     assert changed == pytest.approx(share, abs=0.06)
+
+
+@pytest.mark.parametrize("left_out", DISTORTION_NAMES)
+def test_a_distortion_that_is_left_out_never_comes(left_out, monkeypatch):
+    called = []
+
+    def marked(distort):
+        def note(rng, image):
+            called.append(distort.__name__)
+            return image
+
+        return functools.wraps(distort)(note), 1.0
+
+    everything = [marked(distort) for distort, _ in DISTORTIONS]
+    monkeypatch.setattr("robustscanner_jax.data.augment.DISTORTIONS", everything)
+    augment(generator(0), crop(32, 64), 1.0, (left_out,))
+    assert called == [name for name in DISTORTION_NAMES if name != left_out]

@@ -11,12 +11,15 @@ from training import RULE, tiny_config
 from configs import default
 from robustscanner_jax import config as config_lib
 from robustscanner_jax.charset import DICT90
+from robustscanner_jax.open_weights import open_weights
+from robustscanner_jax.weights import model_config
 
 CONFIGS = sorted(
     path.stem
     for path in Path(default.__file__).parent.glob("*.py")
     if path.stem != "__init__"
 )
+PARTS = ["finetune:tiny", "tiny_cpu:second", "tiny_cpu:third", "tiny_cpu:fourth"]
 
 
 @pytest.fixture
@@ -24,11 +27,21 @@ def config():
     return default.get_config()
 
 
-@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize("name", CONFIGS + PARTS)
 def test_every_config_is_valid_and_has_the_keys_of_the_default(name, config):
-    variant = importlib.import_module(f"configs.{name}").get_config()
+    name, *part = name.split(":")
+    variant = importlib.import_module(f"configs.{name}").get_config(*part)
     config_lib.validate(variant)
     assert config_lib.keys(variant) == config_lib.keys(config)
+
+
+@pytest.mark.parametrize("name", ["small", "tiny"])
+def test_fine_tuning_has_the_network_and_the_images_of_its_weights(name):
+    config = importlib.import_module("configs.finetune").get_config(name)
+    shipped = open_weights(config.train.init_weights)
+    model = config_lib.make_model(config, shipped.charset)
+    assert model_config(model) == model_config(shipped.model)
+    assert config_lib.make_preprocessing(config) == shipped.preprocessing
 
 
 def test_the_base_recipe_is_the_published_one():
@@ -57,8 +70,10 @@ def test_the_base_recipe_is_the_published_one():
         ("train.clip_norm", -1.0),
         ("train.weight_decay", -0.1),
         ("model.mask_rounding", "Ceil"),
+        ("data.num_workers", -2),
+        ("data.augment_without", ("inverted",)),
+        ("data.protocol", "37"),
         ("model.decoder_width", 0),
-        ("data.num_workers", -1),
         ("data.max_bad_share", 1.5),
         ("data.variants", 2),  # with nothing in which they could differ
         ("data.batch_size", 0),
@@ -118,6 +133,7 @@ def test_a_config_survives_its_file(config, tmp_path):
         ("data.batch_size", 8),
         ("data.train", ("a.tsv",)),
         ("data.augment", 0.5),
+        ("data.augment_without", ("invert",)),
     ],
 )
 def test_what_weights_or_order_depend_on_is_a_difference(config, key, value):
@@ -132,6 +148,7 @@ def test_what_weights_or_order_depend_on_is_a_difference(config, key, value):
     [
         ("model.dtype", "float32"),
         ("data.evaluate", ()),
+        ("data.protocol", "exact"),
         ("data.num_workers", 4),
         ("charset", "letters.txt"),  # its characters may not: `run_folder`
         ("train.steps", 10),
@@ -149,6 +166,15 @@ def test_a_key_that_came_or_went_is_a_difference(config):
     del before["data"]["variants"]
     old = type(config)(before)
     assert config_lib.differences(old, config) == ["data.variants was None, now 1"]
+
+
+def test_a_key_that_came_and_is_off_is_no_difference(config):
+    before = json.loads(config.to_json_best_effort())
+    del before["data"]["augment_without"]
+    old = type(config)(before)
+    assert config_lib.differences(old, config) == []
+    config.data.augment_without = ("blur",)
+    assert len(config_lib.differences(old, config)) == 1
 
 
 @pytest.mark.parametrize(

@@ -41,7 +41,7 @@ def test_an_epoch_of_a_run_has_every_example_once(straight):
 
 def test_every_line_of_the_metrics_is_json_with_the_documented_values(straight):
     workdir, config, _ = straight
-    lines = metrics(workdir)
+    lines = [line for line in metrics(workdir) if "accuracy/held" not in line]
     assert [line["step"] for line in lines] == [2, 4, 6]
     for line in lines:
         assert line["loss"] > 0 and line["grad_norm"] > 0
@@ -101,16 +101,17 @@ def test_after_the_end_the_same_command_only_evaluates(
     quick, straight, monkeypatch, capsys
 ):
     workdir, config, _ = straight
-    before = (workdir / "metrics.jsonl").read_bytes()
     table = table_without_speed(workdir)
 
     def act(number, _):
         raise AssertionError("trained again")
 
     on_each_update(monkeypatch, act)
+    before = metrics(workdir)
     train.run(config, workdir)
     assert "held" in capsys.readouterr().out
-    assert (workdir / "metrics.jsonl").read_bytes() == before
+    (again,) = metrics(workdir)[len(before) :]
+    assert again["accuracy/held"] == before[-1]["accuracy/held"]
     assert table_without_speed(workdir) == table
     assert saved_steps(workdir) == [2, 4, 6]
 
@@ -121,8 +122,66 @@ def test_evaluations_on_the_way_are_logged(quick, labels, tmp_path):
     )
     train.run(config, tmp_path)
     lines = [line for line in metrics(tmp_path) if "accuracy/held" in line]
-    assert [line["step"] for line in lines] == [2]  # the end has its own table
-    assert 0 <= lines[0]["accuracy/held"] <= 1
+    assert [line["step"] for line in lines] == [2, 4]
+    (held,) = json.loads((tmp_path / "accuracy.json").read_text())["sets"]
+    assert lines[-1]["accuracy/held"] == held["accuracy"]
+
+
+def test_the_weights_of_the_best_evaluation_are_a_file_that_reads(
+    quick, labels, tmp_path
+):
+    config = tiny_config(
+        labels, train__evaluate_every=1, train__steps=4, **evaluated(labels)
+    )
+    train.run(config, tmp_path)
+    reached = {
+        line["step"]: line["accuracy/held"]
+        for line in metrics(tmp_path)
+        if "accuracy/held" in line
+    }
+    best = Recognizer.load(tmp_path / "best.safetensors", batch_size=8).weights
+    assert best.card["step"] == max(reached, key=lambda step: reached[step])
+    assert best.card["mean_accuracy"] == max(reached.values())
+    assert best.card["accuracy_36"]["held"][0] == max(reached.values())
+
+
+def test_texts_are_compared_on_the_way_as_the_config_says(quick, labels, tmp_path):
+    config = tiny_config(
+        labels, train__steps=1, data__protocol="exact", **evaluated(labels)
+    )
+    train.run(config, tmp_path)
+    table = json.loads((tmp_path / "accuracy.json").read_text())
+    assert table["protocol"] == "exact"
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"data__train": ("nowhere.tsv",)},
+        {"data__evaluate": ("held:nowhere.tsv",)},
+        {"data__evaluate": ("nowhere.tsv",)},
+    ],
+)
+def test_what_is_named_wrongly_is_said_before_anything_is_made(
+    quick, labels, tmp_path, changes
+):
+    with pytest.raises((ValueError, OSError), match=r"nowhere\.tsv"):
+        train.run(tiny_config(labels, **changes), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_nothing_is_rendered_before_the_weights_to_start_from_are_known_to_fit(
+    quick, straight, labels, tmp_path
+):
+    config = tiny_config(
+        labels,
+        data__train=("rendered:easy?count=100000000",),
+        data__store_rendered=True,
+        train__init_weights="tiny",
+    )
+    with pytest.raises(ValueError, match="tiny: the weights are of another network"):
+        train.run(config, tmp_path)
+    assert not (tmp_path / "rendered").exists()
 
 
 def test_an_evaluation_that_fails_on_the_way_does_not_end_the_run(
@@ -266,4 +325,5 @@ def test_the_log_says_what_is_trained_and_on_what(quick, labels, tmp_path, caplo
     with caplog.at_level(logging.INFO, "robustscanner_jax"):
         train.run(tiny_config(labels, train__steps=2), tmp_path)
     assert "nano: " in caplog.text and "float32, batch 8 on 1 cpu" in caplog.text
-    assert "(12)" in caplog.text
+    assert f"data: {labels} (12)" in caplog.text
+    assert "step 1: " in caplog.text and "s compiling" in caplog.text

@@ -267,3 +267,47 @@ def test_a_new_state_depends_on_the_key_alone_and_its_average_starts_equal(key):
     first, second = (s.params[kernel[0]][kernel[1]] for s in (state, other))
     assert (first != second).any()
     assert not state.params["hybrid"]["embedding"][MODEL.pad_id].any()
+
+
+def test_a_frozen_backbone_stays_and_the_rest_learns():
+    def update_of(model):
+        tx = make_optimizer(clip_norm=5.0, weight_decay=0.5)
+        before = fresh().replace(opt_state=tx.init(fresh().params))
+        # Momentum as of updates that trained everything.
+        moments = jax.tree.map(lambda x: jnp.ones_like(x), before.opt_state)
+        after, _ = jax.jit(
+            functools.partial(
+                train_step,
+                learning_rate=RATE,
+                model=model,
+                tx=tx,
+                mean=RULE.mean,
+                scale=RULE.scale,
+                ema_decay=EMA,
+            )
+        )(before.replace(opt_state=moments), batch_of())
+        return before, after
+
+    before, after = update_of(MODEL.clone(train_backbone=False))
+    same = functools.partial(jax.tree.map, np.testing.assert_array_equal)
+    same(after.params["backbone"], before.params["backbone"])
+    same(after.batch_stats["backbone"], before.batch_stats["backbone"])
+    for name in set(before.params) - {"backbone"}:
+        for old, new in zip(
+            *map(jax.tree.leaves, (before.params[name], after.params[name])),
+            strict=True,
+        ):
+            assert (old != new).any(), name
+
+
+def test_a_frozen_backbone_computes_as_in_use():
+    frozen = MODEL.clone(train_backbone=False)
+    batch = batch_of()
+    inputs = (
+        normalise(batch["image"], mean=RULE.mean, scale=RULE.scale),
+        batch["width"],
+        batch["tokens"][:, :-1],
+    )
+    found, _ = apply(frozen, eloquent(), *inputs, train=True)
+    expected, _ = apply(MODEL, eloquent(), *inputs, train=False)
+    np.testing.assert_allclose(found, expected, atol=1e-5)

@@ -110,6 +110,15 @@ def test_what_is_left_out_is_named_with_its_reason_at_most_max_reported_times(ca
     assert lines[-1] == "record empty/0 left out: the label is empty"
 
 
+def test_a_record_that_comes_again_is_named_once(caplog):
+    with caplog.at_level(logging.WARNING, transforms.__name__):
+        for _ in range(MAX_REPORTED):
+            prepared(id="empty/0", text="")
+        prepared(id="empty/1", text="")
+    names = [record.getMessage().split()[1] for record in caplog.records]
+    assert names == ["empty/0", "empty/1"]
+
+
 def test_the_log_names_the_characters_that_are_unknown(caplog):
     with caplog.at_level(logging.WARNING, transforms.__name__):
         prepared(text="aß€a")

@@ -130,12 +130,14 @@ def share_compiled(monkeypatch) -> None:
 
     def key_of(config):
         options = config.train.to_dict()
-        free = "log_every evaluate_every save_every keep init_weights profile".split()
-        for name in free:
+        for name in (
+            *("log_every", "evaluate_every", "save_every", "keep", "keep_best"),
+            *("init_weights", "profile", "steps", "schedule", "peak_lr"),
+            *("warmup_steps", "max_skipped", "stall_seconds"),
+        ):
             del options[name]
-        if options["schedule"] == "constant":
-            del options["steps"]
-        return str([config.model, config.preprocessing, options])
+        characters = config_lib.make_charset(config).characters
+        return str([characters, config.model, config.preprocessing, options])
 
     def set_up_once(config, workdir):
         setup = set_up(config, workdir)

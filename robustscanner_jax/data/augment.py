@@ -4,7 +4,7 @@ Each is a pure function of a random generator and BGR pixels, mild enough to lea
 label true. Rendered words carry their own degradation and need less of it.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 import cv2
 import numpy as np
@@ -92,15 +92,22 @@ DISTORTIONS: tuple[tuple[Callable[[np.random.Generator, Image], Image], float], 
     (add_noise, 0.2),
     (compress, 0.2),
 )
+DISTORTION_NAMES = tuple(distort.__name__ for distort, _ in DISTORTIONS)
 
 
-def augment(rng: np.random.Generator, image: Image, strength: float) -> Image:
+def augment(
+    rng: np.random.Generator,
+    image: Image,
+    strength: float,
+    without: Collection[str] = (),
+) -> Image:
     """Applies each distortion with its probability times `strength`, in [0, 1].
 
-    Crops under 8 pixels in a dimension stay as they are.
+    Crops under 8 pixels in a dimension stay as they are, and so does every crop under
+    distortions that are named in `without`.
     """
     drawn = rng.random(len(DISTORTIONS)) < strength * np.array(
-        [probability for _, probability in DISTORTIONS]
+        [probability * (d.__name__ not in without) for d, probability in DISTORTIONS]
     )
     height, width = image.shape[:2]
     if min(height, width) < 8 or not drawn.any():

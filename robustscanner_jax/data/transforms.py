@@ -55,6 +55,7 @@ class Prepare:
     max_len: int
     augment_strength: float = 0.0
     variants: int = 1
+    augment_without: tuple[str, ...] = ()
 
     def __call__(
         self, element: Mapping[str, Any], rng: np.random.Generator
@@ -86,7 +87,7 @@ class Prepare:
         self, rng: np.random.Generator, image: np.ndarray
     ) -> tuple[np.ndarray, int]:
         if self.augment_strength:
-            image = augment(rng, image, self.augment_strength)
+            image = augment(rng, image, self.augment_strength, self.augment_without)
         return resize_and_pad(image, self.rule)
 
     def _label_problem(self, element: Mapping[str, Any]) -> tuple[Problem, str]:
@@ -125,7 +126,7 @@ def _reported(problem: Problem) -> list[str]:
 def _report(problem: Problem, name: str, reason: str) -> None:
     """Names the first examples with each problem; all are counted in the batches."""
     names = _reported(problem)
-    if len(names) < MAX_REPORTED:
+    if len(names) < MAX_REPORTED and name not in names:
         names.append(name)
         last = "; further ones are only counted" * (len(names) == MAX_REPORTED)
         logger.warning("record %s left out: %s%s", name, reason, last)

@@ -7,6 +7,7 @@ Recognition" (arXiv:2007.07542). All methods are pure functions of (variables, i
 from typing import NamedTuple
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, DTypeLike, Float, Int, Real
 
@@ -64,6 +65,8 @@ class RobustScanner(nn.Module):
         float32. With float64 variables, float64 is float64 throughout.
       unroll: of the recurrences, see `StackedLSTM`; moves speed alone.
       kernel_gradient: of the convolutions, see `same_conv`; moves speed and rounding.
+      train_backbone: False has no gradient of the backbone and leaves its batch norm
+        alone, in training as in use.
     """
 
     num_classes: int = 93
@@ -81,6 +84,7 @@ class RobustScanner(nn.Module):
     dtype: DTypeLike = jnp.float32
     unroll: int = 1
     kernel_gradient: DTypeLike | None = None
+    train_backbone: bool = True
 
     def setup(self):
         self.backbone = ResNet31(
@@ -113,7 +117,9 @@ class RobustScanner(nn.Module):
         self, image: Float[Array, "b h w 3"], width: Real[Array, "b"], *, train: bool
     ) -> tuple[Encoded, Float[Array, "b t s"], tuple[int, int]]:
         """Returns the encoded images, the position attention, and the map's size."""
-        values = self.backbone(image, train=train)
+        values = self.backbone(image, train=train and self.train_backbone)
+        if not self.train_backbone:
+            values = jax.lax.stop_gradient(values)
         b, h, w, v = values.shape
         valid = valid_cells(
             width,

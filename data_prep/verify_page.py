@@ -20,11 +20,13 @@ _STYLE = """
   padding: .4em .8em; }
 .fine { background: var(--good-back); border-left: 4px solid var(--good);
   padding: .4em .8em; }
+.sheet { display: grid; grid-template-columns: repeat(auto-fill, 252px); }
 figure { margin: 0; border: 1px solid var(--line); border-radius: 4px; padding: 5px;
-  background: var(--panel); max-width: 254px; }
+  background: var(--panel); width: 240px; }
 figure img { display: block; height: 48px; max-width: 240px; }
 figcaption { font-size: 12px; overflow-wrap: anywhere; }
 figcaption b { font-size: 14px; white-space: pre-wrap; }
+figcaption small { display: block; }
 """
 
 
@@ -160,7 +162,8 @@ def _figure(source: Source, number: int) -> str:
     small = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
     return (
         f'<figure><img alt="" src="{inline_image(small)}"><figcaption>'
-        f"<b>{html.escape(element['text'][:100])}</b><br>"
-        f"<small>{html.escape(str(element['id']))} {width} x {height}</small>"
+        f"<b>{html.escape(element['text'][:100])}</b>"
+        f"<small>{html.escape(str(element['id']))}</small>"
+        f"<small>{width} x {height}</small>"
         "</figcaption></figure>"
     )

@@ -111,9 +111,9 @@ def notes(
             lines[-1] += f", or longer than {rule.max_label_length}"
     if any(score.turned is not None for score in scores):
         lines.append(
-            "turned: crops over rotate_tall times as tall as wide, also read at 90 and "
-            "270 degrees; won: of these, where a turned reading counts, having the "
-            "highest mean confidence of its characters"
+            "turned: tall crops, also read at 90 and 270 degrees; won: of these, where "
+            "a turned reading counts, having the highest mean confidence of its "
+            "characters"
         )
     published = _published_columns(scores, protocol)
     if published:
@@ -126,8 +126,23 @@ def notes(
 
 
 def _fact(key: str, value: Any) -> str:
+    """Returns what accuracy.json says under a key, in words."""
+    match key:
+        case "images_per_second":
+            return f"{_three_digits(value)} images a second"
+        case "rotate_tall":
+            return f"tall: over {value:g} times as tall as wide (--rotate_tall)"
+        case "step":
+            return f"update {value}"
+        case "allowlist":
+            return f"only these characters may be read: {value}"
     shown = f"{value:.4g}" if isinstance(value, float) else str(value)
-    return f"{key}: {shown}"
+    return f"{key.replace('_', ' ')}: {shown}"
+
+
+def _three_digits(number: float) -> str:
+    """Returns three digits that count, all those before the point: 1,234 or 35.7."""
+    return f"{number:,.0f}" if number >= 100 else f"{number:.3g}"
 
 
 def render_terminal(

@@ -31,6 +31,7 @@ GRAPH_FILES = {"stablehlo": "model.stablehlo", "onnx": "model.onnx"}
 WEIGHTS_FILE = "weights.safetensors"
 MANIFEST_FILE = "manifest.json"
 SELF_TEST_FILE = "selftest.npz"
+_EXPECTED = "a folder that --mode=export wrote"
 # How far a probability may lie from the exporting machine's, by precision. Another
 # processor sums in another order; the comparison before writing is far stricter.
 SELF_TEST_TOLERANCE = {"float32": 1e-3, "bfloat16": 0.1}
@@ -149,6 +150,14 @@ def _manifest_fields(path: Path) -> dict[str, Any]:
     return fields
 
 
+def _lack(folder: Path) -> str:
+    if not folder.exists():
+        return "not found"
+    if not folder.is_dir():
+        return "no export, it is a file"
+    return f"no export, it has no {MANIFEST_FILE}"
+
+
 def read(folder: Path) -> tuple[Manifest, SelfTest]:
     """Reads and checks a folder, all but the self-test's result.
 
@@ -156,6 +165,8 @@ def read(folder: Path) -> tuple[Manifest, SelfTest]:
       ValueError: no artefact, another format version, or a file that is missing or was
         changed; the message names it.
     """
+    if not (folder / MANIFEST_FILE).is_file():
+        raise ValueError(f"{folder}: {_lack(folder)}; expected {_EXPECTED}")
     fields = _manifest_fields(folder / MANIFEST_FILE)
     for name, known in fields["files"].items():
         path = folder / name

@@ -65,6 +65,11 @@ OUTPUT = flags.DEFINE_string(
     "evaluate: folder for the results. predict: folder for pictures of where the "
     "network looked. import: the weights file. export: the file or folder to write.",
 )
+JSONL = flags.DEFINE_boolean(
+    "jsonl",
+    False,
+    "predict: print a JSON object a line, with the confidence of each character.",
+)
 SOURCE = flags.DEFINE_enum(
     "source", None, ["mmocr", "mmocr0", "paddle"], "import: where a checkpoint is from."
 )

@@ -1,6 +1,16 @@
-"""The command line: parsing, one sentence for an error, and the exit status.
+"""Trains a recogniser of word crops, measures it, and reads images with it.
 
 python -m robustscanner_jax.main --config=configs/quickstart.py --workdir=RUN
+python -m robustscanner_jax.main --mode=evaluate --workdir=RUN --benchmark=NAME:PATH
+python -m robustscanner_jax.main --mode=predict sign.jpg folder/ list.txt
+python -m robustscanner_jax.main --mode=import --source=mmocr --checkpoint=FILE.pth
+    --output=imported.safetensors
+python -m robustscanner_jax.main --mode=export --format=onnx --output=exported/
+python -m robustscanner_jax.main --mode=serve --port=8000
+
+The first line trains: that mode is the default. --config.KEY=VALUE overrides any key
+of configs/default.py, such as --config.train.steps=1000. A list that predict reads is a
+.txt or .tsv file, `path` or `path TAB label` a line, relative to the list's folder.
 """
 
 import difflib
@@ -29,11 +39,13 @@ CACHE_FOLDER = Path(
 
 
 def main(argv: list[str]) -> None:
-    """Runs one mode; leaves with 0, or 1 after an error in one sentence."""
+    """Runs one mode; leaves with its status, or 1 after an error in one sentence."""
     # On CPU as well: 13 s of compilation become half a second.
     jax.config.update("jax_compilation_cache_dir", str(CACHE_FOLDER / "compiled"))
     try:
         status = modes.run(flags.MODE.value, argv[1:])
+    except app.UsageError as error:
+        sys.exit(f"error: {error} (--help lists the flags)")
     except (ValueError, OSError, TrainingStopped) as error:
         if absl_logging.vlog_is_on(1):  # --verbosity=1 shows where
             raise
@@ -141,7 +153,9 @@ def entry() -> None:
     # A file may have a name that is no UTF-8: it is printed as it is.
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="surrogateescape")
-    # --help lists what belongs to the program that runs, under its name.
+    # --help begins with what the program does: a script that pip made does not say it.
+    sys.modules["__main__"].__doc__ = __doc__
+    # It lists what belongs to the program that runs, under its name.
     for flag in absl_flags.FLAGS.get_key_flags_for_module(flags.__name__):
         absl_flags.FLAGS.register_key_flag_for_module(sys.argv[0], flag)
     # The libraries' own chatter only from warnings on; ours from information on.

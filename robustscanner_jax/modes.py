@@ -10,7 +10,14 @@ from typing import cast
 from absl import app
 from absl.flags import FLAGS, FlagHolder
 
-from robustscanner_jax import distributed, evaluate, flags, predict, train
+from robustscanner_jax import (
+    distributed,
+    evaluate,
+    flags,
+    output_path,
+    predict,
+    train,
+)
 from robustscanner_jax.allowlist import restrict
 from robustscanner_jax.artefact import GraphFormat
 from robustscanner_jax.charset import Charset
@@ -31,7 +38,7 @@ _USED: dict[str, tuple[FlagHolder, ...]] = {
     "train": (flags.CONFIG, flags.WORKDIR),
     "evaluate": (*_READERS, flags.BENCHMARK, flags.PROTOCOL, flags.ROTATE_TALL,
                  flags.OUTPUT),
-    "predict": (*_READERS, flags.ROTATE_TALL, flags.OUTPUT),
+    "predict": (*_READERS, flags.ROTATE_TALL, flags.OUTPUT, flags.JSONL),
     "import": (flags.SOURCE, flags.CHECKPOINT, flags.OUTPUT, flags.GOLDEN,
                flags.CHARSET, flags.MAX_LEN, flags.DTYPE),
     "export": (*_WEIGHTS, flags.OUTPUT, flags.FORMAT, flags.COMPARE, flags.DTYPE),
@@ -62,6 +69,13 @@ def _need(flag: FlagHolder, mode: str) -> str:
     if not flag.value:
         raise app.UsageError(f"--mode={mode} needs --{flag.name}")
     return flag.value
+
+
+def _results_folder() -> Path | None:
+    """Returns the folder that --output names, made before there is work to lose."""
+    if not flags.OUTPUT.value:
+        return None
+    return output_path.make_folder(flags.OUTPUT.value)
 
 
 def _weights() -> Weights:
@@ -123,6 +137,7 @@ def _evaluate(paths: list[str]) -> int:
         )
     named = evaluate.parse_benchmarks(flags.BENCHMARK.value)
     benchmarks = [(name, open_named(source)) for name, source in named]
+    output = _results_folder()
     reader = _reader()
     card = reader.weights.card
     evaluation = evaluate.read_benchmarks(
@@ -135,8 +150,7 @@ def _evaluate(paths: list[str]) -> int:
         ),
     )
     evaluate.print_table(evaluation)
-    if flags.OUTPUT.value:
-        output = Path(flags.OUTPUT.value)
+    if output is not None:
         evaluate.write_results(evaluation, output)
         write_errors(evaluation, reader, output / "errors.html")
     return 0
@@ -150,12 +164,16 @@ def _reader_path() -> str:
 
 def _predict(paths: list[str]) -> int:
     if not paths:
-        raise app.UsageError("--mode=predict needs image files or folders")
+        raise app.UsageError("--mode=predict needs image files, folders or lists")
     if flags.MODEL.value and flags.OUTPUT.value:
         raise app.UsageError("an export has no attention maps: --output needs weights")
-    pictures = Path(flags.OUTPUT.value) if flags.OUTPUT.value else None
+    pictures = _results_folder()
     failed = predict.run(
-        _reader(), paths, pictures=pictures, rotate_tall=flags.ROTATE_TALL.value
+        _reader(),
+        paths,
+        pictures=pictures,
+        rotate_tall=flags.ROTATE_TALL.value,
+        jsonl=flags.JSONL.value,
     )
     return int(failed > 0)
 
@@ -171,10 +189,12 @@ def _characters() -> str | None:
 def _import(paths: list[str]) -> int:
     if paths:
         raise app.UsageError(f"--mode=import takes no files, got {paths}")
+    source = _need(flags.SOURCE, "import")
+    checkpoint = _need(flags.CHECKPOINT, "import")
     certificate = run_import(
-        _need(flags.SOURCE, "import"),
-        _need(flags.CHECKPOINT, "import"),
-        _need(flags.OUTPUT, "import"),
+        source,
+        checkpoint,
+        output_path.check_file(_need(flags.OUTPUT, "import")),
         golden=flags.GOLDEN.value,
         characters=_characters(),
         max_len=flags.MAX_LEN.value,
@@ -189,7 +209,14 @@ def _export(paths: list[str]) -> int:
         raise app.UsageError(f"--mode=export takes no files, got {paths}")
     if flags.DTYPE.value and flags.FORMAT.value != "weights":
         raise app.UsageError("--dtype needs --format=weights: a graph is float32")
-    output, weights = _need(flags.OUTPUT, "export"), _weights()
+    output = _need(flags.OUTPUT, "export")
+    if flags.FORMAT.value == "weights":
+        output_path.check_file(output)
+    elif flags.FORMAT.value == "triton":
+        output_path.check_repository(output)
+    else:
+        output_path.check_export(output)
+    weights = _weights()
     if flags.FORMAT.value == "weights":
         dtype = cast(StorageDtype, flags.DTYPE.value or "float16")
         save_weights(output, weights, dtype=dtype)

@@ -18,7 +18,10 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 
+from robustscanner_jax.reading import Reading
+
 RIGHT, WRONG = "#1a7f37", "#cf222e"
+_ROW_INCHES = 0.95  # of an attention map, its margin included
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,7 +71,8 @@ def draw_samples(samples: Sequence[Sample], path: Path, *, columns: int = 5) -> 
 
 def draw_attention(
     image: UInt8[np.ndarray, "h w 3"],
-    characters: Sequence[str],
+    width: int,
+    reading: Reading,
     hybrid_attention: Float[np.ndarray, "t h2 w2"],
     position_attention: Float[np.ndarray, "t h2 w2"],
     position_share: Float[np.ndarray, "t"],
@@ -76,30 +80,39 @@ def draw_attention(
 ) -> None:
     """Writes a PNG of where both branches looked for each character.
 
+    The text and its confidence stand above. The padding is not shown.
+
     Args:
       image: the RGB row that the network saw, padding included.
-      characters: what was read, a step each; there may be one more step for the end.
+      width: of the content, pixels.
+      reading: a step for each of its characters; there may be one more for the end.
       hybrid_attention, position_attention: weights over the cells of the map.
       position_share: of the fused features, in [0, 1]; the rest is context.
       path: of the picture.
     """
     steps = len(position_share)
-    figure = Figure(figsize=(6.4, 0.95 * steps + 0.5), dpi=100)
+    height, row_width = image.shape[:2]
+    cells = hybrid_attention.shape[2]
+    shown = -(-width * cells // row_width)  # columns of cells; the last may be cut
+    column = max(_ROW_INCHES * width / height, 2.0)  # inches; below, heads overlap
+    inches = _ROW_INCHES * steps + 0.8
+    figure = Figure(figsize=(2 * column + 1.6, inches), dpi=100)
     FigureCanvasAgg(figure)
     axes = figure.subplots(steps, 2, squeeze=False)
-    height, width = image.shape[:2]
+    characters = reading.characters
     for step, (left, right) in enumerate(axes):
         for axis, weights in ((left, hybrid_attention), (right, position_attention)):
-            axis.imshow(image, extent=(0, width, height, 0))
-            heat = weights[step] / max(weights[step].max(), 1e-9)
+            axis.imshow(image, extent=(0, row_width, height, 0))
+            heat = weights[step, :, :shown]
+            heat = heat / max(heat.max(), 1e-9)
             axis.imshow(
                 heat,
                 cmap="inferno",
                 alpha=0.25 + 0.6 * heat,
-                extent=(0, width, height, 0),
+                extent=(0, shown * row_width / cells, height, 0),
                 interpolation="bilinear",
             )
-            axis.set(xticks=[], yticks=[])
+            axis.set(xticks=[], yticks=[], xlim=(0, width))
         character = characters[step] if step < len(characters) else "end"
         left.set_ylabel(
             _plain(character), rotation=0, fontsize=13, labelpad=16, va="center"
@@ -110,6 +123,8 @@ def draw_attention(
         )
     axes[0, 0].set_title("context branch", fontsize=9)
     axes[0, 1].set_title("position branch, and its share", fontsize=9)
+    title = f"{reading.text or 'nothing read'} ({reading.confidence:.0%})"
+    figure.suptitle(_plain(title), fontsize=13, y=1 - 0.08 / inches, va="top")
     figure.tight_layout(pad=0.5)
     figure.savefig(path)
 

@@ -21,7 +21,28 @@ def staged(output: Path, *, replaceable: Callable[[Path], bool]) -> Iterator[Pat
 
     Raises:
       ValueError: `output` is a file, or not empty and not replaceable.
+      OSError: a folder cannot be made there.
     """
+    folder = _make_empty(output, replaceable)
+    output = output.resolve()
+    mounted = output.is_mount()
+    try:
+        yield folder
+        if mounted:
+            _replace_contents(output, folder)
+        else:
+            _replace(output, folder)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def check(output: Path, *, replaceable: Callable[[Path], bool]) -> None:
+    """Raises what `staged` would at its begin; makes the folders above `output`."""
+    _make_empty(output, replaceable).rmdir()
+
+
+def _make_empty(output: Path, replaceable: Callable[[Path], bool]) -> Path:
+    """Returns a new folder that can become `output`, or inside it if it is a mount."""
     asked, output = output, output.resolve()
     for path in (output, output.parent):
         if path.exists() and not path.is_dir():
@@ -31,18 +52,11 @@ def staged(output: Path, *, replaceable: Callable[[Path], bool]) -> Iterator[Pat
             f"{asked}: not empty, and not an older export; nothing was changed"
         )
     output.parent.mkdir(parents=True, exist_ok=True)
-    mounted = output.is_mount()
     # A name of its own: processes in containers share their ids.
-    folder = (output if mounted else output.parent) / f".{uuid.uuid4().hex}.tmp"
+    name = f".{uuid.uuid4().hex}.tmp"
+    folder = (output if output.is_mount() else output.parent) / name
     folder.mkdir()
-    try:
-        yield folder
-        if mounted:
-            _replace_contents(output, folder)
-        else:
-            _replace(output, folder)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+    return folder
 
 
 def _replace(output: Path, folder: Path) -> None:

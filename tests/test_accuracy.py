@@ -131,16 +131,33 @@ def test_a_table_says_at_once_that_tall_crops_were_turned():
     table = render_terminal(turned, "36", extra).splitlines()
     assert cells(table[0])[5:7] == ["turned", "turned won"]
     assert [cells(line)[5:7] for line in table[2:4]] == [["7", "3"], ["0", "0"]]
-    assert "turned: crops over rotate_tall times as tall as wide, also read" in str(
-        table
-    )
-    assert table[-1] == "rotate_tall: 1"
+    assert "turned: tall crops, also read at 90 and 270 degrees; won" in str(table)
+    assert table[-1] == "tall: over 1 times as tall as wide (--rotate_tall)"
     markdown = render_markdown(turned, "36", extra)
-    assert "| turned | turned won |" in markdown and "- rotate_tall: 1" in markdown
+    assert "| turned | turned won |" in markdown and "- tall: over 1 times" in markdown
     sets = to_json(turned, "36", extra)["sets"]
     assert [(s["turned"], s["turned_won"]) for s in sets] == [(7, 3), (0, 0)]
     assert to_json([plain], "36")["sets"][0]["turned"] is None
     assert "turned" not in render_terminal([plain], "36", {"rotate_tall": None})
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "expected"),
+    [
+        ("images_per_second", 35.7341, "35.7 images a second"),
+        ("images_per_second", 4.0, "4 images a second"),
+        ("images_per_second", 17690.4, "17,690 images a second"),
+        ("step", 4000, "update 4000"),
+        ("weights", "runs/small", "weights: runs/small"),
+        ("allowlist", "01", "only these characters may be read: 01"),
+        ("of_a_user", 0.12345, "of a user: 0.1235"),
+    ],
+)
+def test_facts_are_words_below_the_table_and_keys_in_json(key, value, expected):
+    scores, extra = [score("dev", 30)], {key: value}
+    assert render_terminal(scores, "36", extra).endswith(f"\n{expected}")
+    assert render_markdown(scores, "36", extra).endswith(f"\n- {expected}")
+    assert to_json(scores, "36", extra)["extra"] == extra
 
 
 def test_a_contextless_set_is_marked_in_every_table():

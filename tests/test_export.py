@@ -205,7 +205,7 @@ def test_a_changed_manifest_is_refused(export, tmp_path, change, message):
 
 
 def test_a_folder_without_a_manifest_is_refused(tmp_path):
-    with pytest.raises(ValueError, match=r"manifest.json: No such file"):
+    with pytest.raises(ValueError, match=r"no export, it has no manifest.json"):
         load_artefact(tmp_path)
     (tmp_path / "manifest.json").write_text("{")
     with pytest.raises(ValueError, match=r"manifest.json: not JSON"):

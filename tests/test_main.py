@@ -83,7 +83,7 @@ def images(tmp_path_factory):
             ["a.png"],
             "needs --benchmark=NAME:PATH, and no files",
         ),
-        ({"mode": "predict"}, [], "needs image files or folders"),
+        ({"mode": "predict"}, [], "needs image files, folders or lists"),
         (
             {"mode": "predict", "workdir": "a", "weights": "b"},
             ["a.png"],
@@ -207,6 +207,106 @@ def test_a_ratio_below_one_is_one_sentence(call, weights, images, tmp_path, mode
     assert status.startswith("error: rotate_tall: expected at least 1")
 
 
+@pytest.mark.parametrize("mode", ["evaluate", "predict"])
+@pytest.mark.parametrize(
+    ("output", "message"),
+    [
+        ("{}/file", "expected a folder, this is a file"),
+        ("{}/file/in", "expected a folder that can be written to, .* cannot be"),
+        ("/proc/x", "expected a folder that can be written to, /proc/x cannot be"),
+        ("/proc", "expected a folder that can be written to, /proc cannot be"),
+    ],
+)
+def test_results_that_cannot_be_written_are_told_before_anything_is_read(
+    call, weights, images, tmp_path, monkeypatch, mode, output, message
+):
+    monkeypatch.setattr(modes, "_reader", None)
+    (tmp_path / "file").touch()
+    labels = write_words(tmp_path / "words")
+    output = output.format(tmp_path)
+    status = call(
+        *([images] if mode == "predict" else []),
+        mode=mode,
+        weights=weights,
+        benchmark=[f"words:{labels}"] if mode == "evaluate" else [],
+        output=output,
+    )
+    assert re.fullmatch(f"error: --output={output}: {message}.*", status)
+
+
+@pytest.mark.parametrize(
+    ("flags", "output", "message"),
+    [
+        ({"mode": "import"}, "{}", "--output={}: expected a file to write"),
+        ({"mode": "import"}, "{}/file/x", "--output={}/file/x: expected a file in"),
+        ({"mode": "export"}, "{}", "--output={}: expected a file to write"),
+        ({"mode": "export"}, "/proc/x/y", "--output=/proc/x/y: expected a file in"),
+        (
+            {"mode": "export", "format": "onnx"},
+            "{}",
+            "--output: {}: not empty, and not an older export; nothing was changed",
+        ),
+        (
+            {"mode": "export", "format": "onnx"},
+            "/proc/x",
+            "--output=/proc/x: expected a folder that can be made or replaced",
+        ),
+        (
+            {"mode": "export", "format": "triton"},
+            "{}/file",
+            "--output: {}/file: a file is in the way of the folder {}/file/robust",
+        ),
+    ],
+)
+def test_an_export_or_import_that_cannot_be_written_is_told_before_the_work(
+    call, tmp_path, monkeypatch, flags, output, message
+):
+    for name in ("_weights", "run_import", "comparison_rows"):
+        monkeypatch.setattr(modes, name, None)
+    (tmp_path / "file").touch()
+    if flags["mode"] == "import":
+        flags = {**flags, "source": "mmocr", "checkpoint": "x.pth"}
+    status = call(**flags, output=output.format(tmp_path))
+    assert status.startswith("error: " + message.format(tmp_path, tmp_path))
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+@pytest.mark.parametrize(
+    ("model", "reason"),
+    [
+        ("nowhere", "not found"),
+        ("file", "no export, it is a file"),
+        ("", "no export, it has no manifest.json"),
+    ],
+)
+def test_a_model_that_is_no_export_is_one_sentence(
+    call, images, tmp_path, model, reason
+):
+    (tmp_path / "file").touch()
+    status = call(images, mode="predict", model=str(tmp_path / model))
+    expected = "expected a folder that --mode=export wrote"
+    assert status == f"error: {tmp_path / model}: {reason}; {expected}"
+
+
+def test_a_list_of_images_is_read_as_lines_of_json(call, weights, images, capsys):
+    path = images.parent / "list.txt"
+    path.write_text(f"{images.name}/1.png\tlabel\n{images.name}/0.png\n")
+    assert call(path, mode="predict", weights=weights, jsonl=True) == 0
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [line["path"] for line in lines] == [
+        str(images / "1.png"),
+        str(images / "0.png"),
+    ]
+    expected = reader().read([images / "1.png", images / "0.png"])
+    assert [line["text"] for line in lines] == [r.text for r in expected]
+
+
+def test_a_usage_error_is_one_line(call):
+    status = call(mode="predict")
+    sentence = "--mode=predict needs image files, folders or lists"
+    assert status == f"error: {sentence} (--help lists the flags)"
+
+
 def test_weights_are_exported_as_a_file_that_reads_the_same(call, weights, tmp_path):
     output = tmp_path / "copy.safetensors"
     status = call(mode="export", weights=weights, output=str(output), dtype="float32")
@@ -304,8 +404,9 @@ def test_verbosity_shows_where_an_error_in_a_config_file_comes_from(
 def test_without_flags_the_command_says_what_is_missing():
     done = main()
     assert done.returncode == 1
-    assert "--mode=train needs --config" in done.stderr + done.stdout
-    assert "Traceback" not in done.stderr
+    assert done.stdout + done.stderr == (
+        "error: --mode=train needs --config (--help lists the flags)\n"
+    )
 
 
 @pytest.mark.slow
@@ -379,3 +480,23 @@ def test_help_lists_the_flags_of_every_mode():
     done = main("--help")
     for flag in ("--mode", "--config", "--benchmark", "--checkpoint", "--format"):
         assert f"\n  {flag}:" in done.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("run", ["-m robustscanner_jax.main", "-c"])
+def test_help_begins_with_an_example_of_each_mode(run):
+    """Under the installed command as well, whose script has no docstring."""
+    script = "from robustscanner_jax.main import entry; entry()"
+    code = [script] if run == "-c" else []
+    done = subprocess.run(
+        [sys.executable, *run.split(), *code, "--help"],
+        capture_output=True,
+        cwd=REPOSITORY,
+        text=True,
+    )
+    head, _, _ = done.stdout.partition("\nflags:\n")
+    for mode in modes._MODES:
+        assert f"--mode={mode} " in head or mode == "train"
+    assert "main --config=configs/quickstart.py --workdir=RUN\n" in head  # trains
+    assert "--config.KEY=VALUE overrides any key\nof configs/default.py" in head
+    assert len(head.splitlines()) < 20

@@ -1,11 +1,14 @@
 """Image files to lines on standard output."""
 
+import json
+import os
+
 import cv2
 import pytest
 from training import noise_image, reader
 
 from robustscanner_jax import predict
-from robustscanner_jax.reading import Reader
+from robustscanner_jax.reading import Reader, Reading
 
 
 class Silent(Reader):
@@ -20,7 +23,7 @@ def folder(tmp_path_factory):
     """Returns ten images in two folders, beside what is no image."""
     root = tmp_path_factory.mktemp("images")
     (root / "inside").mkdir()
-    (root / "notes.txt").write_text("no image")
+    (root / "notes.md").write_text("no image")
     for i in range(10):
         path = root / "inside" / f"{i}.JPG" if i > 7 else root / f"{i}.png"
         cv2.imwrite(str(path), noise_image(i))
@@ -42,8 +45,38 @@ def test_a_folder_is_searched_through_in_the_order_of_names(folder):
 
 
 def test_files_come_as_they_are_given(folder):
-    paths = [str(folder / "notes.txt"), str(folder / "nowhere.png")]
+    paths = [str(folder / "notes.md"), str(folder / "nowhere.png")]
     assert [str(p) for p in predict.find_images(paths)] == paths
+
+
+def test_a_list_names_images_and_folders_relative_to_itself(folder):
+    path = folder / "inside" / "list.tsv"
+    name = os.fsdecode(b"caf\xe9.png")
+    body = f"8.JPG\tlabel\r\n\n../0.png\n../inside\n{folder}/1.png\n{name}\tx\ty"
+    path.write_bytes(b"\xef\xbb\xbf" + os.fsencode(body))
+    try:
+        found = list(predict.find_images([str(path), str(folder / "2.png")]))
+    finally:
+        path.unlink()
+    inside = folder / "inside"
+    assert found == [
+        *(inside / "8.JPG", inside / "../0.png"),
+        *(inside / "../inside/8.JPG", inside / "../inside/9.JPG"),
+        *(folder / "1.png", inside / name, folder / "2.png"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [(None, "No such file or directory"), ("\n\n", "expected a path a line, got none")],
+    ids=["missing", "empty"],
+)
+def test_a_list_that_names_nothing_is_one_sentence(tmp_path, body, message):
+    path = tmp_path / "list.txt"
+    if body is not None:
+        path.write_text(body)
+    with pytest.raises(ValueError, match=f"^list of images {path}: {message}$"):
+        predict.run(reader(), [str(path)])
 
 
 def test_each_image_is_a_line_in_the_order_given(folder, capsys):
@@ -62,7 +95,7 @@ def test_what_cannot_be_read_is_a_line_on_stderr_and_the_rest_is_read(folder, ca
     paths = [
         folder / "0.png",
         folder / "nowhere.png",
-        folder / "notes.txt",
+        folder / "notes.md",
         folder / "1.png",
     ]
     assert predict.run(reader(), [str(p) for p in paths]) == 2
@@ -73,6 +106,43 @@ def test_what_cannot_be_read_is_a_line_on_stderr_and_the_rest_is_read(folder, ca
     assert second == f"{paths[2]}: not an image (8 bytes)"
 
 
+def test_a_line_of_json_says_what_the_reader_says(folder, capsys):
+    paths = [str(folder / f"{i}.png") for i in range(3)]
+    assert predict.run(reader(), paths, jsonl=True) == 0
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert lines == [
+        {
+            "path": path,
+            "text": reading.text,
+            "confidence": round(reading.confidence, 6),
+            "characters": list(reading.characters),
+            "character_confidences": [
+                round(confidence, 6) for confidence in reading.character_confidences
+            ],
+        }
+        for path, reading in zip(paths, reader().read(paths), strict=True)
+    ]
+    assert any(line["characters"] for line in lines)
+
+
+def test_what_cannot_be_read_is_a_line_of_json_in_its_place(folder, capsys):
+    paths = [str(folder / name) for name in ("0.png", "notes.md", "1.png")]
+    assert predict.run(reader(), paths, jsonl=True) == 1
+    captured = capsys.readouterr()
+    lines = [json.loads(line) for line in captured.out.splitlines()]
+    assert [line["path"] for line in lines] == paths
+    assert lines[1] == {"path": paths[1], "error": "not an image (8 bytes)"}
+    assert captured.err == f"{paths[1]}: not an image (8 bytes)\n"
+
+
+def test_a_line_of_json_is_utf8_whatever_the_path_and_leads_back_to_it():
+    name = b'caf\xe9 \xc3\xa9\t"x"\n.png'
+    path = predict.Path(os.fsdecode(name))
+    line = predict.reading_json(path, Reading("é€", 0.5, (0.5, 1.0)))
+    assert "\n" not in line and '"text": "é€"' in line  # as they are where they can be
+    assert os.fsencode(json.loads(line.encode("utf-8"))["path"]) == name
+
+
 def test_a_folder_without_images_is_an_error(tmp_path, capsys):
     assert predict.run(reader(), [str(tmp_path)]) == 1
     assert lines_of(capsys) == ([], f"{tmp_path}: no image in this folder\n")
@@ -81,7 +151,7 @@ def test_a_folder_without_images_is_an_error(tmp_path, capsys):
 def test_pictures_of_the_attention_are_drawn_where_they_are_asked_for(
     folder, tmp_path, capsys
 ):
-    paths = [str(folder / "0.png"), str(folder / "notes.txt")]
+    paths = [str(folder / "0.png"), str(folder / "notes.md")]
     assert predict.run(reader(), paths, pictures=tmp_path / "pictures") == 1
     (picture,) = (tmp_path / "pictures").iterdir()
     assert picture.name == "0.png" and cv2.imread(str(picture)).std() > 1
@@ -94,7 +164,7 @@ def test_pictures_of_a_reader_that_has_no_attention_are_refused(folder, tmp_path
 
 
 def test_bad_images_among_several_batches_cost_nothing_else(folder, capsys):
-    paths = [str(folder / name) for name in ("0.png", "notes.txt", "1.png")]
+    paths = [str(folder / name) for name in ("0.png", "notes.md", "1.png")]
     given = paths * 5
     assert predict.run(reader(), given) == 5
     lines, err = lines_of(capsys)

@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from training import noise_image
 
 from robustscanner_jax import report
+from robustscanner_jax.reading import Reading
 from robustscanner_jax.report import (
     RIGHT,
     WRONG,
@@ -64,17 +65,57 @@ def test_pictures_of_the_user_stay_open(tmp_path):
     plt.close(figure)
 
 
-def test_attention_is_a_row_a_character_and_one_for_the_end(tmp_path):
-    weights = np.random.default_rng(0).dirichlet(np.ones(16), 4).reshape(4, 2, 8)
-    share = np.array([0.1, 0.5, 0.9, 0.3])
-    path = tmp_path / "attention.png"
-    draw_attention(noise_image(0, 16, 32), "a$b", weights, weights, share, path)
-    short = tmp_path / "short.png"
-    draw_attention(
-        noise_image(0, 16, 32), "", weights[:1], weights[:1], share[:1], short
+@pytest.fixture
+def attention(tmp_path):
+    """Returns a function: image, content width, text -> the picture, BGR.
+
+    `stray` is the attention of the last column of eight.
+    """
+
+    def draw(image, width, text, stray=0.0):
+        steps, path = len(text) + 1, tmp_path / "attention.png"
+        spread = np.random.default_rng(0).dirichlet(np.ones(16), steps)
+        weights = spread.reshape(steps, 2, 8)
+        weights[..., 7] = stray
+        reading = Reading(text, 0.875, (0.9,) * len(text))
+        draw_attention(
+            image, width, reading, weights, weights, np.linspace(0, 1, steps), path
+        )
+        return cv2.imread(str(path))
+
+    return draw
+
+
+def test_attention_is_a_row_a_character_and_one_for_the_end(attention):
+    tall, flat = (attention(noise_image(0, 16, 32), 32, text) for text in ("a$b", ""))
+    assert tall.shape[0] > 2 * flat.shape[0]
+
+
+@pytest.mark.parametrize("width", [8, 20, 56])
+def test_neither_pixels_nor_attention_of_the_padding_are_drawn(attention, width):
+    image = np.full((16, 64, 3), 200, np.uint8)
+    other = image.copy()
+    other[:, width:] = 0
+    drawn = attention(image, width, "ab")
+    np.testing.assert_array_equal(attention(other, width, "ab", stray=9.0), drawn)
+    assert attention(image, 64, "ab").shape[1] > drawn.shape[1]
+
+
+def test_the_text_and_its_confidence_stand_above_the_attention(attention, monkeypatch):
+    titles = []
+    monkeypatch.setattr(
+        report.Figure, "suptitle", lambda self, text, **_: titles.append(text)
     )
-    tall, flat = (cv2.imread(str(p)).shape[0] for p in (path, short))
-    assert tall > 2 * flat
+    for text in ("a$b", ""):
+        attention(noise_image(0, 16, 32), 32, text)
+    assert titles == [r"a\$b (88%)", "nothing read (88%)"]
+
+
+@pytest.mark.parametrize("text", ["a", "a" * 25])
+def test_the_text_stands_clear_of_the_heads_below_it(attention, text):
+    head = attention(noise_image(0, 16, 64), 64, text)[:50]
+    inked = (head < 128).any(axis=(1, 2)).astype(int)
+    assert (np.diff(inked, prepend=0) == 1).sum() == 2
 
 
 def write_metrics(folder, *lines):

@@ -75,7 +75,8 @@ def test_an_export_is_served_without_jax_until_sigterm(tmp_path):
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--model=nowhere"], "error: nowhere/manifest.json: No such file"),
+        (["--model=nowhere"], "error: nowhere: not found; expected a folder"),
+        (["--model=tests"], "error: tests: no export, it has no manifest.json; exp"),
         (["--model=x", "--images=300"], "can never enter a queue of 256"),
         (["--model=x", "--deadline-seconds=inf"], "deadline_seconds: expected at most"),
         (["--model=x", "--body-seconds=-1"], "body_seconds: expected at least 0.001"),

@@ -167,7 +167,36 @@ def test_grain_reads_the_source():
     assert texts == [source[index]["text"] for index in range(6)]
 
 
-def test_contact_sheets_show_every_stage(tmp_path):
+@pytest.mark.parametrize("shape", [(24, 80), (72, 182), (200, 40), (1, 400)])
+def test_a_caption_is_nearer_to_its_picture_than_to_the_next(shape):
+    """Whatever the picture's shape: in rows, and without reaching the next column."""
+    caption = "turn depth shear side parabola wave elastic"
+    picture = np.full((*shape, 3), (0, 255, 0), np.uint8)
+    drawn = sheet.grid([(picture, caption)] * 17).astype(int)
+    green = (drawn[..., 1] - drawn[..., 2] > 150) & (drawn[..., 1] > 250)
+    red = drawn[..., 2] - drawn[..., 1] > 20
+    column = slice(0, drawn.shape[1] // 8)
+    pictures, captions = (
+        np.flatnonzero(mask[:, column].any(axis=1)) for mask in (green, red)
+    )
+    for row in captions:
+        own = row - pictures[pictures < row].max()
+        if (pictures > row).any():
+            assert 1 <= own < pictures[pictures > row].min() - row
+    assert not red[:, column].all(axis=0).any() and red.any()
+    gaps = ~(green | red).any(axis=0)
+    assert gaps[drawn.shape[1] // 8 - 4 : drawn.shape[1] // 8].all()
+
+
+def test_contact_sheets_show_every_stage_with_a_caption_a_picture(
+    tmp_path, monkeypatch
+):
+    captions, grid = [], sheet.grid
+    monkeypatch.setattr(
+        sheet,
+        "grid",
+        lambda cells: grid(captions.extend(c for _, c in cells) or cells),
+    )
     paths = sheet.write_sheets(tmp_path, get_settings("full"), seed=1, count=9)
     assert {path.stem for path in paths} >= {
         "words", "fonts", "geometry", "colour", "background", "style", "degradation"
@@ -175,4 +204,5 @@ def test_contact_sheets_show_every_stage(tmp_path):
     for path in paths:
         if path.suffix == ".png":
             assert cv2.imread(str(path)).std() > 1
+    assert len(captions) == 9 * (len(paths) - 1) and all(captions)
     assert len((tmp_path / "labels.txt").read_text().splitlines()) == 90

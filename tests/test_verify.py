@@ -248,6 +248,14 @@ def test_the_page_shows_every_image_and_escapes_labels(tmp_path):
     assert "://" not in page  # nothing is fetched
 
 
+def test_a_card_says_path_and_size_on_lines_of_their_own(tmp_path):
+    path = write_list(tmp_path / "in", [(png(1, height=20, width=60), "one")])
+    verify([path], output=tmp_path / "out")
+    page = (tmp_path / "out" / "verify.html").read_text(encoding="utf-8")
+    assert "<b>one</b><small>0000.img</small><small>60 x 20</small>" in page
+    assert "figcaption small { display: block; }" in page
+
+
 def test_labels_are_compared_without_case_and_marks():
     assert compared_label("Don't!") == compared_label("DONT") == "dont"
     assert compared_label("!?") == "!?" != compared_label("...")

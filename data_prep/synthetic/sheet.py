@@ -27,7 +27,9 @@ from data_prep.synthetic import (
 from data_prep.synthetic.dice import Dice
 
 _CELL = (190, 72)  # width and height of a picture on the sheet, pixels
-_CAPTION = 16  # pixels below it
+_CAPTION = 14  # pixels below each picture
+_GAP = 14  # pixels to the row below, so that a caption is nearest to its own picture
+_FONT_SCALE = 0.38  # of captions
 _COLUMNS = 8
 _WORD = "Harbour"
 
@@ -36,10 +38,12 @@ Painter = Callable[[Dice, int, render.Tools, SimpleNamespace], Cell]
 
 
 def grid(cells: Sequence[Cell]) -> np.ndarray:
-    """Returns one picture [h, w, 3] uint8 with every cell and its caption."""
+    """Returns one picture [h, w, 3] uint8, every cell with its caption right below."""
     width, height = _CELL
     rows = -(-len(cells) // _COLUMNS)
-    sheet = np.full((rows * (height + _CAPTION), _COLUMNS * width, 3), 255, np.uint8)
+    pitch = height + _CAPTION + _GAP
+    # Grey: a picture on white paper has an edge.
+    sheet = np.full((rows * pitch, _COLUMNS * width, 3), 225, np.uint8)
     for number, (image, caption) in enumerate(cells):
         if image.ndim == 2:
             image = cv2.cvtColor(image, cv2.COLOR_GRAY2BGR)
@@ -52,12 +56,22 @@ def grid(cells: Sequence[Cell]) -> np.ndarray:
         image = cv2.resize(
             image, size, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
         )
-        top = (number // _COLUMNS) * (height + _CAPTION)
-        left = (number % _COLUMNS) * width
-        sheet[top : top + size[1], left : left + size[0]] = image
-        at = (left, top + height + _CAPTION - 5)
-        cv2.putText(sheet, caption, at, 0, 0.38, (0, 0, 160), 1, cv2.LINE_AA)
+        # At the bottom of its place: pictures of a row stand on one line.
+        bottom = (number // _COLUMNS) * pitch + height
+        left = (number % _COLUMNS) * width + 4
+        sheet[bottom - size[1] : bottom, left : left + size[0]] = image
+        at = (left, bottom + _CAPTION - 4)
+        text = _shortened(caption, width - 8)
+        cv2.putText(sheet, text, at, 0, _FONT_SCALE, (0, 0, 160), 1, cv2.LINE_AA)
     return sheet
+
+
+def _shortened(caption: str, width: int) -> str:
+    """Returns as much of a caption as fits into so many pixels."""
+    text = caption
+    while cv2.getTextSize(text, 0, _FONT_SCALE, 1)[0][0] > width:
+        text = text.removesuffix("..")[:-1] + ".."
+    return text
 
 
 def _font_cell(
@@ -117,10 +131,10 @@ def _background_cell(
     dice: Dice, index: int, tools: render.Tools, options: SimpleNamespace
 ) -> Cell:
     _, ground = colour.draw_pair(dice, options.colour)
-    planes = background.draw_background(
-        dice, ground, 48, 150, tools.fields, options.background
-    )
-    return degrade.to_image(planes), ""
+    kind = dice.kind(options.background.shares)
+    only = SimpleNamespace(**{**vars(options.background), "shares": {kind: 1.0}})
+    planes = background.draw_background(dice, ground, 48, 150, tools.fields, only)
+    return degrade.to_image(planes), kind
 
 
 def _texture_cell(
@@ -136,19 +150,21 @@ def _texture_cell(
 def _neighbour_cell(
     dice: Dice, index: int, tools: render.Tools, options: SimpleNamespace
 ) -> Cell:
-    return _scene_cell(dice, tools, options, "neighbours")[0], ""
+    image, shape = _scene_cell(dice, tools, options, "neighbours")
+    return image, f"label {shape.text}"
 
 
 def _style_cell(
     dice: Dice, index: int, tools: render.Tools, options: SimpleNamespace
 ) -> Cell:
-    return _scene_cell(dice, tools, options, "style")
+    image, shape = _scene_cell(dice, tools, options, "style")
+    return image, shape.style
 
 
 def _scene_cell(
     dice: Dice, tools: render.Tools, options: SimpleNamespace, always: str
-) -> Cell:
-    """Returns a picture before degradation with a section's share at 1."""
+) -> tuple[np.ndarray, render.Shape]:
+    """Returns a picture before degradation, a section's share at 1, and its shape."""
     options = SimpleNamespace(**vars(options))
     section = SimpleNamespace(**{**vars(getattr(options, always)), "share": 1.0})
     setattr(options, always, section)
@@ -157,7 +173,7 @@ def _scene_cell(
         shape = render.draw_shape(dice, _WORD, tools, options)
     text, ground = colour.draw_pair(dice, options.colour)
     planes = render.draw_scene(dice, shape, text, ground, tools, options)
-    return degrade.to_image(planes), shape.style
+    return degrade.to_image(planes), shape
 
 
 def _degrade_cell(
@@ -179,7 +195,7 @@ def _degrade_cell(
     )
     quality = degrade.draw_quality(dice, image.shape[0], options.degrade)
     if quality is None:
-        return image, ""
+        return image, "no JPEG"
     data = np.frombuffer(degrade.encode_jpeg(image, quality), np.uint8)
     return np.asarray(cv2.imdecode(data, cv2.IMREAD_COLOR)), f"JPEG {quality}"
 

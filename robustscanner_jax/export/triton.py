@@ -65,7 +65,8 @@ def config_text(manifest: Manifest, *, max_batch: int) -> str:
     )
 
 
-def _is_exported_model(folder: Path) -> bool:
+def is_exported_model(folder: Path) -> bool:
+    """Returns whether a folder holds a model of `export_triton` and nothing else."""
     names = {path.name for path in folder.iterdir()}
     return names <= {"config.pbtxt", "1"} and artefact.is_artefact(folder / "1")
 
@@ -88,7 +89,7 @@ def export_triton(
       ValueError: as `export_artefact`.
     """
     model = Path(output) / MODEL_NAME
-    with staged(model, replaceable=_is_exported_model) as folder:
+    with staged(model, replaceable=is_exported_model) as folder:
         manifest = export_artefact(
             weights, folder / "1", graph_format="onnx", rows=rows, opset=OPSET
         )

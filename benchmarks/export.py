@@ -3,7 +3,8 @@
 Run: taskset -c 0 python -m benchmarks.export --weights=FILE --source=PATH --batch=16
 
 Exports the weights to a temporary folder, reads the same images with every backend that
-is installed, and prints a table. `--source` is anything the program opens.
+is installed, and prints a table. `--source` is anything the program opens. `--int8`
+adds the ONNX graph in 8-bit integers, for which words are rendered.
 
 The readers take turns, and each turn is compared with the live network's in the same
 round: other programs slow a round down, not one reader. CPU time of all threads counts.
@@ -23,6 +24,7 @@ import numpy as np
 from robustscanner_jax.artefact import GraphFormat
 from robustscanner_jax.backends import allowed_cores, is_installed
 from robustscanner_jax.export.run import (
+    CALIBRATION_SOURCE,
     COMPARISON_SOURCE,
     Rows,
     comparison_rows,
@@ -35,9 +37,22 @@ from robustscanner_jax.recognizer import Recognizer
 
 # Each backend reads all images so often, in turns with the others.
 ROUNDS = 5
+# Enough for the share of equal texts, on which an export in 8-bit integers depends.
+INT8_IMAGES = 256
+READERS = (  # format, dtype of the graph, backend, precision
+    ("stablehlo", "float32", "jax", "float32"),
+    ("onnx", "float32", "onnxruntime", "float32"),
+    ("onnx", "float32", "openvino", "float32"),
+    ("onnx", "float32", "openvino", "bfloat16"),
+    ("onnx", "int8", "onnxruntime", "float32"),
+    ("onnx", "int8", "openvino", "float32"),
+    ("onnx", "int8", "openvino", "bfloat16"),
+)
 
 
-def make_readers(weights_file: str, rows: Rows, batch: int) -> dict[str, Reader]:
+def make_readers(
+    weights_file: str, rows: Rows, batch: int, *, int8: bool
+) -> dict[str, Reader]:
     """Returns what can read: the live network and every installed backend."""
     weights = open_weights(weights_file)
     readers: dict[str, Reader] = {
@@ -46,25 +61,26 @@ def make_readers(weights_file: str, rows: Rows, batch: int) -> dict[str, Reader]
         )
     }
     with tempfile.TemporaryDirectory() as folder:
-        for graph_format, backend, precision in (
-            ("stablehlo", "jax", "float32"),
-            ("onnx", "onnxruntime", "float32"),
-            ("onnx", "openvino", "float32"),
-            ("onnx", "openvino", "bfloat16"),
-        ):
-            if not is_installed(backend):
+        for graph_format, dtype, backend, precision in READERS:
+            if not is_installed(backend) or (dtype == "int8" and not int8):
                 continue
-            path = Path(folder, graph_format)
+            path = Path(folder, f"{graph_format}-{dtype}")
             if not path.exists():
-                few = (rows[0][:64], rows[1][:64])
+                compared, calibration = (rows[0][:64], rows[1][:64]), None
+                if dtype == "int8":
+                    rule = weights.preprocessing
+                    compared = comparison_rows(rule, count=INT8_IMAGES)
+                    calibration = comparison_rows(rule, CALIBRATION_SOURCE)
                 export_artefact(
                     weights,
                     path,
                     graph_format=cast(GraphFormat, graph_format),
-                    rows=few,
+                    rows=compared,
+                    calibration=calibration,
                 )
             version = importlib.metadata.version(backend)
-            name = f"{graph_format}, {backend} {version}, {precision}"
+            graph = graph_format + (" int8" if dtype == "int8" else "")
+            name = f"{graph}, {backend} {version}, {precision}"
             readers[name] = load_artefact(
                 path, backend, batch_size=batch, precision=precision
             )
@@ -121,10 +137,13 @@ def main() -> None:
     parser.add_argument("--source", default=COMPARISON_SOURCE)
     parser.add_argument("--count", type=int, default=64)
     parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--int8", action="store_true", help="8-bit integers as well")
     arguments = parser.parse_args()
     rule = open_weights(arguments.weights).preprocessing
     pixels, widths = comparison_rows(rule, arguments.source, count=arguments.count)
-    readers = make_readers(arguments.weights, (pixels, widths), arguments.batch)
+    readers = make_readers(
+        arguments.weights, (pixels, widths), arguments.batch, int8=arguments.int8
+    )
     rows = list(zip(pixels, widths.tolist(), strict=True))
     turns, read = measure(readers, rows, arguments.batch)
     print_table(turns, read, len(rows))

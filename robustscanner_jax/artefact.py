@@ -1,7 +1,7 @@
 """The folder of an exported network: graph, manifest, self-test.
 
     manifest.json      charset, preprocessing, versions, checksums of the other files
-    selftest.npz       rows of pixels, and what the live network read in them
+    selftest.npz       rows of pixels, and what was read in them on export
     model.stablehlo, weights.safetensors        of the format "stablehlo"
     model.onnx                                  of the format "onnx"
 
@@ -15,7 +15,7 @@ import hashlib
 import json
 import zipfile
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 
@@ -27,14 +27,17 @@ from robustscanner_jax.reading import DecodedRows
 FORMAT = "robustscanner_jax.artefact"
 FORMAT_VERSION = 1
 GraphFormat = Literal["stablehlo", "onnx"]
+GraphDtype = Literal["float32", "int8"]
 GRAPH_FILES = {"stablehlo": "model.stablehlo", "onnx": "model.onnx"}
 WEIGHTS_FILE = "weights.safetensors"
 MANIFEST_FILE = "manifest.json"
 SELF_TEST_FILE = "selftest.npz"
 _EXPECTED = "a folder that --mode=export wrote"
-# How far a probability may lie from the exporting machine's, by precision. Another
-# processor sums in another order; the comparison before writing is far stricter.
-SELF_TEST_TOLERANCE = {"float32": 1e-3, "bfloat16": 0.1}
+# How far a probability may lie from the exporting machine's, by the precision of the
+# reader and the dtype of the graph; the larger counts. Another processor sums in
+# another order, another backend rounds to integers at other places. The comparison
+# before writing is stricter.
+SELF_TEST_TOLERANCE = {"float32": 1e-3, "bfloat16": 0.1, "int8": 0.1}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -48,6 +51,8 @@ class Manifest:
       card: of the weights: training data, accuracy, source.
       comparison: with the live network, before the artefact was written.
       versions: of the packages that wrote it.
+      dtype: "float32", or "int8" for a graph whose backbone computes in 8-bit integers;
+        exports from before this field are float32.
     """
 
     graph_format: GraphFormat
@@ -57,11 +62,12 @@ class Manifest:
     card: dict[str, Any]
     comparison: dict[str, Any]
     versions: dict[str, str]
+    dtype: GraphDtype = "float32"
 
 
 @dataclasses.dataclass(frozen=True)
 class SelfTest:
-    """Rows and what the live network read in them.
+    """Rows and what the live network read in them, or the graph itself if it is int8.
 
     Attributes:
       image: `[n, h, w, 3]` uint8.
@@ -177,7 +183,12 @@ def read(folder: Path) -> tuple[Manifest, SelfTest]:
             or file_sha256(path) != known["sha256"]
         ):
             raise ValueError(f"{path}: changed since it was written (checksum)")
-    values = {field.name: fields[field.name] for field in dataclasses.fields(Manifest)}
+    values = {
+        field.name: fields[field.name]
+        for field in dataclasses.fields(Manifest)
+        # A field with a default is newer than the format version.
+        if field.name in fields or field.default is dataclasses.MISSING
+    }
     values["charset"] = Charset(**values["charset"])
     values["preprocessing"] = Preprocessing(**values["preprocessing"])
     try:
@@ -187,6 +198,10 @@ def read(folder: Path) -> tuple[Manifest, SelfTest]:
             )
     except (ValueError, KeyError, OSError, zipfile.BadZipFile) as error:
         raise ValueError(f"{folder / SELF_TEST_FILE}: {error}") from error
-    return Manifest(**values), dataclasses.replace(
-        test, texts=list(map(str, test.texts))
-    )
+    manifest = Manifest(**values)
+    if manifest.dtype not in (known := get_args(GraphDtype)):
+        raise ValueError(
+            f"{folder / MANIFEST_FILE}: expected dtype {' or '.join(known)}, "
+            f"got {manifest.dtype!r}"
+        )
+    return manifest, dataclasses.replace(test, texts=list(map(str, test.texts)))

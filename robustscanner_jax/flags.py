@@ -87,8 +87,9 @@ COMPARE = flags.DEFINE_string(
 DTYPE = flags.DEFINE_enum(
     "dtype",
     None,
-    ["float32", "float16"],
-    "import, export: of stored kernels; float32 for import, float16 for export.",
+    ["float32", "float16", "int8"],
+    "import, export: of stored kernels; float32 for import, float16 for export. int8, "
+    "with --format=onnx or triton: a graph that computes in 8-bit integers.",
 )
 CHECKPOINT = flags.DEFINE_string("checkpoint", None, "import: .pth or .pdparams file.")
 GOLDEN = flags.DEFINE_string(

@@ -12,7 +12,7 @@ from robustscanner_jax import artefact, backends
 from robustscanner_jax.artefact import Manifest
 from robustscanner_jax.reading import DecodedRows, Reader, check_batch_size
 
-PRECISIONS = tuple(artefact.SELF_TEST_TOLERANCE)
+PRECISIONS = ("float32", "bfloat16")
 
 
 class ArtefactReader(Reader):
@@ -63,7 +63,8 @@ def load_artefact(
         "auto" takes openvino where it is installed, else onnxruntime.
       batch_size: most rows computed at once.
       threads: of onnxruntime and openvino; 0 takes every core.
-      precision: "float32", or "bfloat16" with openvino.
+      precision: "float32", or "bfloat16" with openvino; of an int8 graph it is what is
+        not in integers.
 
     Raises:
       ValueError: no artefact, a missing or changed file, another format version, no
@@ -80,7 +81,9 @@ def load_artefact(
     failure = self_test.failure(
         decode(self_test.image, self_test.width),
         manifest.charset,
-        tolerance=artefact.SELF_TEST_TOLERANCE[precision],
+        tolerance=max(
+            artefact.SELF_TEST_TOLERANCE[name] for name in (precision, manifest.dtype)
+        ),
     )
     if failure:
         raise ValueError(f"{folder}: the self-test fails with {chosen}: {failure}")

@@ -23,7 +23,11 @@ from robustscanner_jax.artefact import GraphFormat
 from robustscanner_jax.charset import Charset
 from robustscanner_jax.data.rendered import open_named
 from robustscanner_jax.error_page.run import write_errors
-from robustscanner_jax.export.run import comparison_rows, export_artefact
+from robustscanner_jax.export.run import (
+    CALIBRATION_SOURCE,
+    comparison_rows,
+    export_artefact,
+)
 from robustscanner_jax.export.triton import export_triton
 from robustscanner_jax.inference import ArtefactReader, load_artefact
 from robustscanner_jax.open_weights import SHIPPED, is_export, open_weights
@@ -189,6 +193,8 @@ def _characters() -> str | None:
 def _import(paths: list[str]) -> int:
     if paths:
         raise app.UsageError(f"--mode=import takes no files, got {paths}")
+    if flags.DTYPE.value == "int8":
+        raise app.UsageError("--dtype=int8 is for --mode=export with --format=onnx")
     source = _need(flags.SOURCE, "import")
     checkpoint = _need(flags.CHECKPOINT, "import")
     certificate = run_import(
@@ -207,8 +213,13 @@ def _import(paths: list[str]) -> int:
 def _export(paths: list[str]) -> int:
     if paths:
         raise app.UsageError(f"--mode=export takes no files, got {paths}")
-    if flags.DTYPE.value and flags.FORMAT.value != "weights":
-        raise app.UsageError("--dtype needs --format=weights: a graph is float32")
+    int8 = flags.DTYPE.value == "int8"
+    if int8 and flags.FORMAT.value not in ("onnx", "triton"):
+        raise app.UsageError("--dtype=int8 needs --format=onnx or --format=triton")
+    if flags.DTYPE.value and not int8 and flags.FORMAT.value != "weights":
+        raise app.UsageError(
+            "--dtype needs --format=weights: a graph is float32, or int8"
+        )
     output = _need(flags.OUTPUT, "export")
     if flags.FORMAT.value == "weights":
         output_path.check_file(output)
@@ -222,13 +233,19 @@ def _export(paths: list[str]) -> int:
         save_weights(output, weights, dtype=dtype)
         print(f"{output}: {weights.model.width}, {dtype}, {weights.card}")
         return 0
-    rows = comparison_rows(weights.preprocessing, flags.COMPARE.value)
+    rule = weights.preprocessing
+    rows = comparison_rows(rule, flags.COMPARE.value)
+    calibration = comparison_rows(rule, CALIBRATION_SOURCE) if int8 else None
     if flags.FORMAT.value == "triton":
-        manifest = export_triton(weights, output, rows=rows)
+        manifest = export_triton(weights, output, rows=rows, calibration=calibration)
     else:
         graph_format = cast(GraphFormat, flags.FORMAT.value)
         manifest = export_artefact(
-            weights, output, graph_format=graph_format, rows=rows
+            weights,
+            output,
+            graph_format=graph_format,
+            rows=rows,
+            calibration=calibration,
         )
     print(f"{output}: {flags.FORMAT.value}, {manifest.comparison}")
     return 0

@@ -99,6 +99,27 @@ def images(tmp_path_factory):
         ({"mode": "import"}, [], "--mode=import needs --source"),
         ({"mode": "import", "source": "mmocr"}, [], "needs --checkpoint"),
         ({"mode": "import"}, ["a.png"], "takes no files"),
+        (
+            {"mode": "import", "dtype": "int8"},
+            [],
+            "--dtype=int8 is for --mode=export with --format=onnx",
+        ),
+        *(
+            (
+                {"mode": "export", "dtype": "int8", "format": graph_format},
+                [],
+                "--dtype=int8 needs --format=onnx or --format=triton",
+            )
+            for graph_format in ("weights", "stablehlo")
+        ),
+        *(
+            (
+                {"mode": "export", "dtype": "float16", "format": graph_format},
+                [],
+                "--dtype needs --format=weights: a graph is float32, or int8",
+            )
+            for graph_format in ("onnx", "stablehlo", "triton")
+        ),
     ],
 )
 def test_a_mode_asks_for_what_it_needs(flags, paths, message):

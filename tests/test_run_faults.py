@@ -225,12 +225,12 @@ def poison_from_the_fifth_update_on(monkeypatch, labels):
         good = compile_step(setup)
         bad = compile_step(dataclasses.replace(setup, config=poisoned, rule=rule))
 
-        def step(state, batch):
+        def step(state, batch, rate):
             if int(state.step) < 4:
-                return good(state, batch)
+                return good(state, batch, rate)
             kernel = state.params["classifier"]["kernel"]
             fourth.setdefault("kernel", np.array(kernel))
-            return bad(state, batch)
+            return bad(state, batch, rate)
 
         return step
 

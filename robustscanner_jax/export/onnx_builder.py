@@ -1,15 +1,17 @@
 """Nodes and constants of one ONNX graph, written as calls."""
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-# The newest standard that ONNX Runtime 1.32 and OpenVINO 2026.4 both run.
-OPSET = 24
-IR_VERSION = 11
+# Of the operators and the file: nothing newer is needed, and ONNX Runtime reads it from
+# 1.18 on.
+OPSET = 21
+IR_VERSION = 10
 
 ELEMENT_TYPES = {
     "float32": TensorProto.FLOAT,
@@ -43,6 +45,15 @@ class GraphBuilder:
     def _name(self, what: str) -> str:
         self._count += 1
         return f"{self.prefix}{what}_{self._count}"
+
+    @contextlib.contextmanager
+    def part(self, name: str) -> Iterator[None]:
+        """Puts `name` before the names of what is added inside the block."""
+        before, self.prefix = self.prefix, self.prefix + name
+        try:
+            yield
+        finally:
+            self.prefix = before
 
     def constant(self, array: Any, name: str = "constant") -> str:
         """Adds a constant and returns its name; Python floats become float32."""

@@ -10,6 +10,7 @@ from robustscanner_jax.models.resnet31 import STAGES, STEM_CHANNELS
 from robustscanner_jax.preprocessing import Preprocessing
 
 EPSILON = 1e-5  # of `models.batch_norm.BatchNorm`
+BACKBONE = "backbone/"  # begins the names of its nodes
 
 
 class EncodedNames(NamedTuple):
@@ -155,7 +156,8 @@ def encoder(
     x = graph.cast(graph.transpose(image, 0, 3, 1, 2), "float32")
     x = graph.add("Sub", x, graph.constant(float(rule.mean)))
     x = graph.add("Div", x, graph.constant(float(rule.scale)))
-    values = backbone(graph, x, params["backbone"], stats["backbone"])
+    with graph.part(BACKBONE):
+        values = backbone(graph, x, params["backbone"], stats["backbone"])
     keys = plain_conv(graph, values, params["reduction"])
     d, v = (
         params["reduction"]["kernel"].shape[-1],

@@ -190,14 +190,13 @@ def _padded(
     outer.add("Identity", whole, outputs=[output])
 
 
-def build(weights: Weights, *, opset: int = OPSET) -> onnx.ModelProto:
+def build(weights: Weights) -> onnx.ModelProto:
     """Returns the checked model: `image`, `width` -> `ids`, `probabilities`.
 
     Inputs are `[b, h, w, 3]` uint8 and `[b]` int32, outputs `[b, t]` int32 and float32.
 
     Args:
       weights: what to export; everything is computed in float32.
-      opset: version of the operators; servers with an older ONNX Runtime want less.
     """
     model, rule = weights.model, weights.preprocessing
     outer = GraphBuilder()
@@ -250,7 +249,7 @@ def build(weights: Weights, *, opset: int = OPSET) -> onnx.ModelProto:
     )
     proto = helper.make_model(
         graph,
-        opset_imports=[helper.make_opsetid("", opset)],
+        opset_imports=[helper.make_opsetid("", OPSET)],
         ir_version=IR_VERSION,
         producer_name="robustscanner_jax",
     )

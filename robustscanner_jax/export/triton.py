@@ -9,8 +9,6 @@ from robustscanner_jax.staging import staged
 from robustscanner_jax.weights import Weights
 
 MODEL_NAME = "robustscanner"
-# The ONNX Runtime of a server is older than the one that exports.
-OPSET = 21
 CONFIG = """\
 name: "{name}"
 backend: "onnxruntime"
@@ -72,7 +70,12 @@ def is_exported_model(folder: Path) -> bool:
 
 
 def export_triton(
-    weights: Weights, output: str | Path, *, rows: Rows, max_batch: int = 64
+    weights: Weights,
+    output: str | Path,
+    *,
+    rows: Rows,
+    calibration: Rows | None = None,
+    max_batch: int = 64,
 ) -> Manifest:
     """Writes a model repository, or nothing.
 
@@ -82,7 +85,8 @@ def export_triton(
     Args:
       weights: what to export.
       output: the repository; its other models stay, an older export is replaced.
-      rows: images to compare on, see `export_artefact`.
+      rows, calibration: images to compare on and to calibrate with, see
+        `export_artefact`.
       max_batch: most images that Triton computes together.
 
     Raises:
@@ -91,7 +95,11 @@ def export_triton(
     model = Path(output) / MODEL_NAME
     with staged(model, replaceable=is_exported_model) as folder:
         manifest = export_artefact(
-            weights, folder / "1", graph_format="onnx", rows=rows, opset=OPSET
+            weights,
+            folder / "1",
+            graph_format="onnx",
+            rows=rows,
+            calibration=calibration,
         )
         config = config_text(manifest, max_batch=max_batch)
         (folder / "config.pbtxt").write_text(config, encoding="utf-8")

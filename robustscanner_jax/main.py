@@ -30,7 +30,7 @@ from absl import logging as absl_logging
 from ml_collections import ConfigDict
 
 from robustscanner_jax import config as config_lib
-from robustscanner_jax import flags, modes
+from robustscanner_jax import flags, logs, modes
 from robustscanner_jax.health import TrainingStopped
 
 CACHE_FOLDER = Path(
@@ -161,12 +161,7 @@ def entry() -> None:
     # The libraries' own chatter only from warnings on; ours from information on.
     absl_logging.set_verbosity(absl_logging.WARNING)
     absl_logging.get_absl_logger().addFilter(_shortened)
-    ours = logging.getLogger("robustscanner_jax")
-    handler = logging.StreamHandler()
-    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
-    ours.addHandler(handler)
-    ours.setLevel(logging.INFO)
-    ours.propagate = False
+    logs.show()
     app.run(main, flags_parser=_parse)
 
 

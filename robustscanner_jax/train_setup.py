@@ -121,13 +121,16 @@ def _with_weights(setup: Setup, state: TrainState, weights: Weights) -> TrainSta
         len(found.dropped),
         found.dropped,
     )
-    if weights.preprocessing != setup.rule:
-        logger.warning(
-            "%s was trained on %s, this run uses %s",
-            path,
-            weights.preprocessing,
-            setup.rule,
-        )
+    theirs, ours = map(dataclasses.asdict, (weights.preprocessing, setup.rule))
+    for key in ours:
+        if ours[key] != theirs[key]:
+            logger.warning(
+                "%s was trained with preprocessing.%s=%s, this run has %s",
+                path,
+                key,
+                theirs[key],
+                ours[key],
+            )
     params = found.variables["params"]
     return state.replace(
         params=jax.device_put(params, copy),

@@ -1,5 +1,7 @@
 """Runs that start from a weights file."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 from training import (
@@ -64,3 +66,20 @@ def test_weights_of_another_network_are_refused_by_name(
     )
     with pytest.raises(ValueError, match=r"weights\.safetensors: the weights are"):
         train.run(config, tmp_path / "run")
+
+
+def test_images_that_the_weights_do_not_know_are_said_by_their_keys(
+    quick, straight, labels, tmp_path, caplog
+):
+    weights = Recognizer.load(straight[0], batch_size=8).weights
+    rule = dataclasses.replace(weights.preprocessing, mean=120.0)
+    path = tmp_path / "weights.safetensors"
+    save_weights(path, dataclasses.replace(weights, preprocessing=rule))
+    config = tiny_config(labels, train__steps=1, train__init_weights=str(path))
+    train.run(config, tmp_path / "run")
+    found = [
+        x.getMessage() for x in caplog.records if "preprocessing" in x.getMessage()
+    ]
+    assert found == [
+        f"{path} was trained with preprocessing.mean=120.0, this run has 127.0"
+    ]

@@ -24,6 +24,7 @@ import grain
 import numpy as np
 from absl import flags
 
+from robustscanner_jax import logs
 from robustscanner_jax.charset import Charset
 from robustscanner_jax.data.mixture import Reference, mixed_references
 from robustscanner_jax.data.reads import Element, Lost, Source, read_elements
@@ -160,12 +161,13 @@ def _filled(rows: Sequence[BatchRow]) -> list[BatchRow]:
 
 
 def _live_as_long_as_the_parent(worker: int, workers: int) -> None:
-    """Prepares a worker process: it neither leaves earlier than its parent nor later.
+    """Prepares a worker process: its log, and that it leaves when its parent does.
 
     Not earlier, where Ctrl-C or a scheduler signals the whole group: the parent needs
     its batches to come to the step that it saves. Not later, where that is killed.
     """
     del worker, workers
+    logs.show()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
     parent = os.getppid()

@@ -56,7 +56,8 @@ def get_config() -> ConfigDict:
     # (a million takes 2 GB), and read them from there.
     config.data.store_rendered = False
     config.data.batch_size = 256  # examples an update, over all devices
-    # Processes that prepare batches; 0: threads, -1: one a core, but for one core.
+    # Processes that prepare batches, for each process that trains; 0: threads, -1: one
+    # for each core it may use but one.
     config.data.num_workers = 0
     config.data.augment = 0.0  # probability scale of the distortions, 0 (off) to 1
     # Distortions to leave out, functions of data/augment.py: ("invert", "blur").

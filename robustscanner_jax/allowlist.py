@@ -23,14 +23,15 @@ def restrict(weights: Weights, characters: str) -> Weights:
       characters: of the charset, upper and lower case apart.
 
     Raises:
-      ValueError: there is none, or one that the charset lacks.
+      ValueError: there is none, or one that the weights do not read.
     """
     charset = weights.charset
-    unknown = charset.unknown_characters(characters)
+    readable = weights.card.get("allowlist", charset.characters)
+    unknown = "".join(c for c in dict.fromkeys(characters) if c not in readable)
     if unknown or not characters:
         raise ValueError(
-            "allowlist: expected characters of the charset "
-            f"{charset.characters!r}, got {unknown or 'none'!r}"
+            f"allowlist: expected characters of {readable!r}, "
+            f"which these weights read, got {unknown or 'none'!r}"
         )
     forbidden = np.ones(charset.num_classes, bool)
     forbidden[[*charset.encode(characters), charset.end_id]] = False

@@ -20,6 +20,9 @@ from robustscanner_jax.artefact import GRAPH_FILES, WEIGHTS_FILE, GraphFormat
 from robustscanner_jax.packages import optional
 from robustscanner_jax.reading import DecodedRows
 
+# What a container may take of the processors: microseconds in each period.
+CPU_SHARE = Path("/sys/fs/cgroup/cpu.max")
+
 Decode = Callable[[np.ndarray, np.ndarray], DecodedRows]
 Backend = Literal["jax", "onnxruntime", "openvino"]
 # The first installed one is taken by "auto": the order is the measured speed on CPU.
@@ -96,10 +99,17 @@ def _platforms(names: tuple[str, ...]) -> set[str]:
 
 
 def allowed_cores() -> int:
-    """Returns how many processors this process may use: its affinity, where known."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    """Returns how many processors this process may use.
+
+    That is its affinity, where known, and no more than a container's share of time.
+    """
+    known = hasattr(os, "sched_getaffinity")
+    cores = len(os.sched_getaffinity(0)) if known else os.cpu_count() or 1
+    try:
+        quota, period = CPU_SHARE.read_text().split()
+    except (OSError, ValueError):  # not Linux, or an older one
+        return cores
+    return cores if quota == "max" else min(cores, -(-int(quota) // int(period)))
 
 
 def open_onnxruntime(folder: Path, *, threads: int = 0) -> Decode:

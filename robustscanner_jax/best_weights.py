@@ -26,6 +26,9 @@ def keep_best(
       protocol: of the evaluation.
 
     Returns whether it wrote them.
+
+    Raises:
+      OSError: the file that is there cannot be read, or no other be written.
     """
     path = workdir / FILE
     chosen_by = {
@@ -46,6 +49,8 @@ def _accuracy_of(path: Path, chosen_by: dict[str, Any]) -> float:
         return -1.0
     try:
         card = load_weights(path).card
-    except ValueError:
+    except ValueError as error:
+        if isinstance(error.__cause__, OSError):  # storage, which may come back
+            raise error.__cause__ from None
         return -1.0
     return card["mean_accuracy"] if card.get("chosen_by") == chosen_by else -1.0

@@ -234,7 +234,8 @@ def _export(paths: list[str]) -> int:
         print(f"{output}: {weights.model.width}, {dtype}, {weights.card}")
         return 0
     rule = weights.preprocessing
-    rows = comparison_rows(rule, flags.COMPARE.value)
+    allowed = weights.card.get("allowlist")
+    rows = comparison_rows(rule, flags.COMPARE.value, characters=allowed)
     calibration = comparison_rows(rule, CALIBRATION_SOURCE) if int8 else None
     if flags.FORMAT.value == "triton":
         manifest = export_triton(weights, output, rows=rows, calibration=calibration)

@@ -34,7 +34,8 @@ def find_images(paths: Iterable[str]) -> Iterator[Path]:
     for given in map(Path, paths):
         is_list = given.suffix.lower() in LIST_SUFFIXES and not given.is_dir()
         for path in listed_paths(given) if is_list else [given]:
-            found = path.rglob("*") if path.is_dir() else ()
+            # Not `Path.is_dir`: it raises for a name that is too long.
+            found = path.rglob("*") if os.path.isdir(path) else ()
             images = sorted(p for p in found if p.suffix.lower() in IMAGE_SUFFIXES)
             yield from images or [path]
 
@@ -92,7 +93,8 @@ def run(
     readings = recognizer.read_each(files, rotate_tall=rotate_tall)
     for file, reading in zip(files, readings, strict=True):
         if isinstance(reading, ImageError):
-            reason = "no image in this folder" if file.is_dir() else reading.reason
+            is_folder = os.path.isdir(file)
+            reason = "no image in this folder" if is_folder else reading.reason
             print(f"{file}: {reason}", file=sys.stderr)
             if jsonl:
                 print(_json_line({"path": str(file), "error": reason}), flush=True)

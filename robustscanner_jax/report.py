@@ -181,7 +181,7 @@ def draw_curves(metrics: Sequence[dict[str, Any]], path: Path) -> None:
         accuracy.plot(
             *zip(*points, strict=True), "o-", ms=3, label=name.split("/", 1)[1]
         )
-    lowest = min(accuracy.dataLim.y0, 100)  # infinite where nothing is drawn
+    lowest = min(accuracy.dataLim.y0, 99)  # infinite where nothing is drawn
     accuracy.set(xlabel="update", ylabel="right, %", ylim=(lowest // 10 * 10, 100))
     accuracy.legend(fontsize=7, loc="lower right")
     for axis in (loss, accuracy):

@@ -57,8 +57,8 @@ class Preempted(Exception):
 def run(config: config_lib.Config, workdir: Path) -> None:
     """Trains until `config.train.steps`, resuming where the run folder left off.
 
-    Ends with the accuracy table of `config.data.evaluate`. Everything that is named is
-    opened before anything is made.
+    Ends with the accuracy table of `config.data.evaluate`. Every source that is named
+    is opened before anything is made.
 
     Raises:
       ValueError: config, data or the folder's checkpoint cannot work.
@@ -195,6 +195,8 @@ def _train(
 
 def _open_log(setup: Setup, clock: Clock, first: int) -> RunLog:
     peak = flops.peak_flops(jax.devices()[0])
+    if setup.config.train.freeze_backbone:
+        peak = None  # an update is another number of FLOPs
     if peak is not None:
         size = setup.rule.height, setup.rule.max_width
         # The backward pass takes twice the forward one.
@@ -305,5 +307,8 @@ def _evaluate(
         if setup.config.train.keep_best:
             card = make_card(setup.config, setup.workdir, step)
             weights = dataclasses.replace(weights, card=card)
-            keep_best(setup.workdir, weights, evaluation.scores, protocol)
+            try:
+                keep_best(setup.workdir, weights, evaluation.scores, protocol)
+            except OSError as error:
+                logger.error("the best weights are not kept, going on: %s", error)
     return evaluation

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 import optax
 
-from robustscanner_jax import agreement, partition, run_folder
+from robustscanner_jax import agreement, best_weights, partition, run_folder
 from robustscanner_jax import config as config_lib
 from robustscanner_jax.charset import Charset
 from robustscanner_jax.checkpoint import Checkpoints, DataPosition
@@ -80,8 +80,9 @@ def start(setup: Setup, checkpoints: Checkpoints) -> tuple[TrainState, DataPosit
     """Returns the newest checkpoint, or the state before the first update.
 
     Raises:
-      ValueError: every checkpoint is damaged, the processes see different ones, or
-        `config.train.init_weights` is of another network.
+      ValueError: every checkpoint is damaged, the processes see different ones,
+        `config.train.init_weights` cannot be started from, or the backbone is to be
+        frozen and there are none.
     """
     create = functools.partial(
         create_state,
@@ -96,6 +97,13 @@ def start(setup: Setup, checkpoints: Checkpoints) -> tuple[TrainState, DataPosit
         state, position = checkpoints.restore(like)
         logger.info("resuming %s at step %d", setup.workdir, int(state.step))
         return state, position
+    if setup.config.train.freeze_backbone and not setup.config.train.init_weights:
+        raise ValueError(
+            "config.train.freeze_backbone: expected config.train.init_weights as well, "
+            "a random backbone sees nothing"
+        )
+    if setup.writes:  # of a run whose checkpoints are gone
+        (setup.workdir / best_weights.FILE).unlink(missing_ok=True)
     state = partition.place_state(create, setup.mesh)
     if setup.config.train.init_weights:
         weights = open_weights(setup.config.train.init_weights)
@@ -106,6 +114,11 @@ def start(setup: Setup, checkpoints: Checkpoints) -> tuple[TrainState, DataPosit
 def _with_weights(setup: Setup, state: TrainState, weights: Weights) -> TrainState:
     """Returns the state with variables of other weights, for fine-tuning."""
     path = setup.config.train.init_weights
+    if "allowlist" in weights.card:
+        raise ValueError(
+            f"config.train.init_weights={path}: they read no more than "
+            f"{weights.card['allowlist']!r}, start from those before --allowlist"
+        )
     copy = partition.replicated(setup.mesh)
     fresh = jax.tree.map(lambda x: np.asarray(x.addressable_data(0)), state.variables)
     try:

@@ -71,7 +71,13 @@ def test_a_file_of_them_reads_the_same_characters(tmp_path):
     ("characters", "got"), [("", "'none'"), ("aXbYX", "'XY'"), ("ab ", "' '")]
 )
 def test_characters_that_the_charset_lacks_are_named(characters, got):
-    with pytest.raises(
-        ValueError, match=f"expected characters .*'abcdefgh', got {got}"
-    ):
+    message = f"expected characters of 'abcdefgh', which .*, got {got}"
+    with pytest.raises(ValueError, match=message):
         restrict(reading_weights(), characters)
+
+
+def test_what_is_allowed_may_shrink_and_never_grow():
+    letters = restrict(reading_weights(), "abc")
+    assert restrict(letters, "ab").card["allowlist"] == "ab"
+    with pytest.raises(ValueError, match=r"expected characters of 'abc', .* got 'd'"):
+        restrict(letters, "ad")

@@ -145,6 +145,30 @@ def test_the_weights_of_the_best_evaluation_are_a_file_that_reads(
     assert best.card["accuracy_36"]["held"][0] == max(reached.values())
 
 
+def test_without_room_for_the_best_weights_the_accuracies_are_still_logged(
+    quick, labels, tmp_path, monkeypatch, caplog
+):
+    def full(*_):
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(train, "keep_best", full)
+    config = tiny_config(
+        labels, train__evaluate_every=1, train__steps=2, **evaluated(labels)
+    )
+    train.run(config, tmp_path)
+    assert caplog.text.count("best weights are not kept, going on: No space") == 2
+    found = [x["step"] for x in metrics(tmp_path) if "accuracy/held" in x]
+    assert found == [1, 2]
+
+
+def test_best_weights_are_kept_where_the_config_asks_for_them(quick, labels, tmp_path):
+    config = tiny_config(
+        labels, train__steps=1, train__keep_best=False, **evaluated(labels)
+    )
+    train.run(config, tmp_path)
+    assert not (tmp_path / "best.safetensors").exists()
+
+
 def test_texts_are_compared_on_the_way_as_the_config_says(quick, labels, tmp_path):
     config = tiny_config(
         labels, train__steps=1, data__protocol="exact", **evaluated(labels)

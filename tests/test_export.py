@@ -8,6 +8,7 @@ import jax
 import numpy as np
 import pytest
 from exported import READERS, needs, some_rows, some_weights
+from training import write_words
 
 from robustscanner_jax import artefact
 from robustscanner_jax.export import run
@@ -249,3 +250,11 @@ def test_images_of_any_source_can_be_compared(tmp_path):
     pixels, widths = run.comparison_rows(some_weights().preprocessing, str(labels))
     assert pixels.shape == (3, 16, 32, 3) and widths.tolist() == [32, 32, 32]
     assert pixels[:, 0, 0, 0].tolist() == [50, 100, 150]
+
+
+def test_restricted_weights_are_compared_on_words_of_their_characters(tmp_path):
+    labels = write_words(tmp_path, ["bad", "face", "cab", "d"])
+    rule = some_weights().preprocessing
+    assert len(run.comparison_rows(rule, str(labels), characters="abcd")[0]) == 3
+    with pytest.raises(ValueError, match=r"no words of 'xy' alone .* with --compare"):
+        run.comparison_rows(rule, str(labels), characters="xy")

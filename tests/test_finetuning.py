@@ -83,3 +83,13 @@ def test_images_that_the_weights_do_not_know_are_said_by_their_keys(
     assert found == [
         f"{path} was trained with preprocessing.mean=120.0, this run has 127.0"
     ]
+
+
+def test_weights_that_may_not_read_some_characters_are_no_start(
+    quick, straight, labels, tmp_path
+):
+    path = tmp_path / "weights.safetensors"
+    save_weights(path, Recognizer.load(straight[0], allowlist="ab").weights)
+    config = tiny_config(labels, train__steps=1, train__init_weights=str(path))
+    with pytest.raises(ValueError, match=r"weights: .*no more than 'ab'|than 'ab'"):
+        train.run(config, tmp_path / "run")

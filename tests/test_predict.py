@@ -193,3 +193,10 @@ def test_tall_images_are_read_turned_where_that_is_asked_for(tmp_path, capsys):
     turning = [r.text for r in reader().read(paths, rotate_tall=1.0)]
     assert [line[1] for line in lines] == turning
     assert turning != [r.text for r in reader().read(paths)]
+
+
+def test_a_line_that_no_path_can_be_is_an_unreadable_image(tmp_path, capsys):
+    prose = tmp_path / "notes.txt"
+    prose.write_text("a" * 300 + "\n", encoding="utf-8")
+    assert predict.run(reader(), [str(prose)]) == 1
+    assert "aaa: File name too long" in capsys.readouterr().err

@@ -188,3 +188,9 @@ def test_what_is_no_run_or_has_logged_nothing_is_one_sentence(tmp_path, capsys):
     assert main([str(tmp_path)]) == 1
     assert "nothing is logged yet" in capsys.readouterr().err
     assert not (tmp_path / "curves.png").exists()
+
+
+@pytest.mark.parametrize("line", [{"accuracy/dev": 1.0}, {"loss": None}])
+def test_a_run_without_mistakes_or_losses_has_curves(tmp_path, line):
+    write_metrics(tmp_path, {"step": 1} | line, {"step": 2} | line)
+    assert main([str(tmp_path)]) == 0

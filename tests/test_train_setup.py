@@ -9,7 +9,7 @@ import pytest
 from helpers import CHARSET, MAX_LEN
 from training import RULE, tiny_config, word_source
 
-from robustscanner_jax import flops, partition, train, train_setup
+from robustscanner_jax import best_weights, flops, partition, train, train_setup
 from robustscanner_jax.checkpoint import Checkpoints, DataPosition
 from robustscanner_jax.data.pipeline import training_batches
 from robustscanner_jax.data.transforms import Prepare
@@ -24,6 +24,7 @@ def test_order_and_rows_are_those_of_the_config(labels, tmp_path):
         data__train=(str(labels), str(labels)),
         data__weights=(1.0, 3.0),
         data__augment=0.7,
+        data__augment_without=("invert", "compress"),
         data__variants=2,
     )
     sources = [word_source(name="one"), word_source(name="other")]
@@ -31,7 +32,7 @@ def test_order_and_rows_are_those_of_the_config(labels, tmp_path):
     expected = training_batches(
         sources,
         (1.0, 3.0),
-        prepare=Prepare(CHARSET, RULE, MAX_LEN, 0.7, 2),
+        prepare=Prepare(CHARSET, RULE, MAX_LEN, 0.7, 2, ("invert", "compress")),
         batch_size=8,
         seed=3,
         num_workers=0,
@@ -105,3 +106,35 @@ def test_the_peak_is_of_all_devices_and_counts_the_backward_pass(
     size = RULE.height, RULE.max_width
     expected = 8 * 1e12 / flops.forward_flops(setup.model, size)
     assert train._open_log(setup, Clock(), 4)["peak_images"] == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(("asked", "given"), [(-1, 6), (0, 0), (3, 3)])
+def test_workers_are_as_many_as_asked_or_one_a_core_but_one(
+    labels, tmp_path, monkeypatch, asked, given
+):
+    monkeypatch.setattr(train, "allowed_cores", lambda: 7)
+    monkeypatch.setattr(train, "training_batches", lambda *_, **options: options)
+    config = tiny_config(labels, data__num_workers=asked)
+    setup = train_setup.set_up(config, tmp_path)
+    assert train._batches(setup, [], start=0)["num_workers"] == given
+
+
+@pytest.mark.parametrize("frozen", [True, False])
+def test_the_backbone_is_frozen_as_the_config_says(labels, tmp_path, frozen):
+    config = tiny_config(labels, train__freeze_backbone=frozen)
+    assert train_setup.set_up(config, tmp_path).model.train_backbone == (not frozen)
+
+
+def test_a_random_backbone_is_not_frozen(labels, tmp_path):
+    config = tiny_config(labels, train__freeze_backbone=True)
+    with pytest.raises(ValueError, match=r"freeze_backbone: .*train\.init_weights"):
+        train.run(config, tmp_path)
+
+
+def test_a_run_without_checkpoints_does_not_keep_the_best_of_another(labels, tmp_path):
+    (tmp_path / best_weights.FILE).touch()
+    setup = train_setup.set_up(tiny_config(labels), tmp_path)
+    checkpoints = Checkpoints(tmp_path, keep=1)
+    train_setup.start(setup, checkpoints)
+    checkpoints.close()
+    assert not (tmp_path / best_weights.FILE).exists()

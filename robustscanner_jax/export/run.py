@@ -39,25 +39,37 @@ Rows = tuple[np.ndarray, np.ndarray]  # pixels [n, h, w, 3] uint8, widths [n] in
 
 
 def comparison_rows(
-    rule: Preprocessing, source: str = COMPARISON_SOURCE, *, count: int = 1000
+    rule: Preprocessing,
+    source: str = COMPARISON_SOURCE,
+    *,
+    count: int = 1000,
+    characters: str | None = None,
 ) -> Rows:
     """Returns the images that an export is compared on, or calibrated with.
 
     Args:
       rule: of the weights.
       source: anything `data.rendered.open_named` opens.
-      count: at most so many are taken.
+      count: at most so many are looked at.
+      characters: take words of these alone, what restricted weights are for; None takes
+        all.
 
     Raises:
       ValueError: the source holds no image.
     """
     records = open_named(source)
+    looked_at = map(records.__getitem__, range(min(count, len(records))))
     rows = [
-        resize_and_pad(pixels_of(records[number]), rule)
-        for number in range(min(count, len(records)))
+        resize_and_pad(pixels_of(record), rule)
+        for record in looked_at
+        if characters is None or set(record["text"]) <= set(characters)
     ]
     if not rows:
-        raise ValueError(f"{source}: no images to compare the export on")
+        of_them = f" of {characters!r} alone" if characters else ""
+        raise ValueError(
+            f"{source}: no words{of_them} to compare the export on; "
+            "name a source that has some with --compare"
+        )
     pixels, widths = zip(*rows, strict=True)
     return np.stack(pixels), np.array(widths, np.int32)
 

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from robustscanner_jax.data.transforms import Problem
+from robustscanner_jax.metrics import score_set
 from robustscanner_jax.train_log import Clock, ExampleCounts, Interval, RunLog
 
 
@@ -176,7 +177,7 @@ def test_a_line_has_utilisation_where_the_peak_is_known(tmp_path, now, peak, cap
         spend(clock, now, "saving", 0.05)
         now[0] += 0.05
         log.write(3, interval, ExampleCounts({"none": 6, "too_long": 2}))
-        log.write_accuracies(3, {"held": 0.5})
+        log.write_accuracies(3, [score_set("held", "ab", "aa", [0.5, 0.5], "36")])
     lines = (tmp_path / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
     line, accuracies = map(json.loads, lines)
     assert line["images_per_second"] == pytest.approx(8 / 0.05)

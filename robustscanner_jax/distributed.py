@@ -69,6 +69,10 @@ def initialise() -> None:
             f"the processes did not find each other within {START_SECONDS} s, "
             f"coordinator {coordinator or 'as JAX detects it'}: {reason}"
         ) from error
+    if jax.default_backend() == "cpu" and jax.local_device_count() > 1:
+        # From the cache a program of jax 0.10 comes without the order of its sums over
+        # devices, and Gloo takes one for another: the second run would abort.
+        jax.config.update("jax_enable_compilation_cache", False)
     logger.info("process %d of %d", jax.process_index(), jax.process_count())
 
 

@@ -44,18 +44,19 @@ def for_device(model: RobustScanner, dtype: ComputeDtype | str) -> RobustScanner
     if _has_accelerator():
         return model.clone(dtype=compute_dtype(dtype), unroll=UNROLL)
     # Several processes must compute the same program, whatever their processors; and
-    # by taps they would sum over each other nine times instead of once.
-    alone = jax.process_count() == 1
+    # what is multiplied tap by tap, or a few maps at a time, several devices would sum
+    # over each other as many times.
+    alone = jax.device_count() == 1
     return model.clone(
         dtype=compute_dtype(dtype),
-        kernel_gradient=_kernel_gradient(dtype) if alone else None,
+        training_factors=_training_factors(dtype) if alone else None,
     )
 
 
-def _kernel_gradient(name: ComputeDtype | str) -> Any:
-    """Returns the dtype of kernel gradients on CPU, see `models.convolution`.
+def _training_factors(name: ComputeDtype | str) -> Any:
+    """Returns what convolutions are trained with on CPU, see `models.convolution`.
 
-    "auto" is bfloat16 where the processor multiplies matrices of it.
+    "auto" is bfloat16 where the processor multiplies tiles of it.
     """
     if name == "auto" and _has_bfloat16_tiles():
         return jnp.dtype("bfloat16")

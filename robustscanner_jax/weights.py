@@ -86,7 +86,7 @@ def model_config(model: RobustScanner) -> dict[str, Any]:
     Those of its computation and its training are left out.
     """
     names = [f.name for f in dataclasses.fields(model) if f.init]
-    computation = ("dtype", "unroll", "kernel_gradient", "train_backbone")
+    computation = ("dtype", "unroll", "training_factors", "train_backbone")
     left_out = ("parent", "name", *computation)
     return {n: getattr(model, n) for n in names if n not in left_out}
 

@@ -17,14 +17,15 @@ def test_accelerators_compute_in_bfloat16_with_written_out_loops(
     monkeypatch, backend, dtype, unroll
 ):
     monkeypatch.setattr(jax, "default_backend", lambda: backend)
+    monkeypatch.setattr(jax, "device_count", lambda: 1)
     model = for_device(RobustScanner(width="nano"), "auto")
     assert model.dtype == jnp.dtype(dtype)
     assert (model.unroll > 1) is unroll
-    assert (model.kernel_gradient is None) is unroll  # what XLA does well there
+    assert (model.training_factors is None) is unroll  # what XLA does well there
 
 
 @pytest.mark.parametrize(
-    ("tiles", "dtype", "gradient"),
+    ("tiles", "dtype", "factors"),
     [
         (True, "auto", "bfloat16"),
         (False, "auto", "float32"),
@@ -32,13 +33,14 @@ def test_accelerators_compute_in_bfloat16_with_written_out_loops(
         (False, "bfloat16", "bfloat16"),
     ],
 )
-def test_a_cpu_rounds_kernel_gradients_where_that_is_faster_and_allowed(
-    monkeypatch, tiles, dtype, gradient
+def test_a_cpu_trains_with_rounded_factors_where_that_is_faster_and_allowed(
+    monkeypatch, tiles, dtype, factors
 ):
     monkeypatch.setattr(jax, "default_backend", lambda: "cpu")
+    monkeypatch.setattr(jax, "device_count", lambda: 1)
     monkeypatch.setattr(compute, "_has_bfloat16_tiles", lambda: tiles)
     model = for_device(RobustScanner(width="nano"), dtype)
-    assert model.kernel_gradient == jnp.dtype(gradient)
+    assert model.training_factors == jnp.dtype(factors)
 
 
 def test_a_named_dtype_is_taken_on_any_device():
@@ -52,7 +54,7 @@ def test_another_dtype_is_refused_with_the_ones_there_are(dtype):
         for_device(RobustScanner(width="nano"), dtype)
 
 
-def test_several_processes_compute_one_program_whatever_their_processors(monkeypatch):
+def test_several_devices_compute_one_program_whatever_their_processors(monkeypatch):
     monkeypatch.setattr(jax, "default_backend", lambda: "cpu")
-    monkeypatch.setattr(jax, "process_count", lambda: 2)
-    assert for_device(RobustScanner(width="nano"), "auto").kernel_gradient is None
+    monkeypatch.setattr(jax, "device_count", lambda: 2)
+    assert for_device(RobustScanner(width="nano"), "auto").training_factors is None

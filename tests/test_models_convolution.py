@@ -1,4 +1,4 @@
-"""Convolutions: whichever way the kernel's gradient is computed, it is the same."""
+"""Convolutions: whichever way they are differentiated, the gradients are the same."""
 
 import functools
 
@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from robustscanner_jax.models import convolution
+from robustscanner_jax.models import convolution, tiles
 from robustscanner_jax.models.convolution import kernel_gradient, same_conv
 from robustscanner_jax.models.robustscanner import RobustScanner
 
@@ -59,39 +59,43 @@ def test_the_kernels_gradient_is_that_of_xla(rows, columns, channels, features, 
     )
     zeros = jnp.zeros((kernel, kernel, channels, features))
     (want,) = jax.linear_transpose(lambda k: convolve(x, k), zeros)(y_bar)
-    for dtype, near in ((jnp.float32, 1e-5), (jnp.bfloat16, 2e-2)):
-        got = jax.jit(kernel_gradient, static_argnums=(2, 3))(x, y_bar, kernel, dtype)
-        assert got.dtype == jnp.float32  # the sums, whatever the factors
-        np.testing.assert_allclose(got, want, rtol=0, atol=near * abs(want).max())
+    got = jax.jit(kernel_gradient, static_argnums=2)(x, y_bar, kernel)
+    np.testing.assert_allclose(got, want, rtol=0, atol=1e-5 * abs(want).max())
 
 
 @pytest.mark.parametrize("size", [ENOUGH_CELLS, (3, 4)])
 @pytest.mark.parametrize("channels", [FEW - 1, FEW])
 @pytest.mark.parametrize("kernel", [1, 3])
 def test_all_gradients_of_a_convolution_agree(kernel, channels, size):
-    plain, taps = (same_conv(8, kernel, kernel_gradient=k) for k in (None, jnp.float32))
+    plain, taps = (
+        same_conv(8, kernel, training_factors=f) for f in (None, jnp.float32)
+    )
     y, gradients = gradients_of_a_random_loss(taps, size, channels)
     want_y, want = gradients_of_a_random_loss(plain, size, channels)
     np.testing.assert_array_equal(y, want_y)  # reading is not touched
     assert furthest(gradients, want) < 1e-5
 
 
-def test_bfloat16_factors_round_the_kernels_gradient_alone():
-    plain, rounded = (same_conv(8, 3, kernel_gradient=k) for k in (None, jnp.bfloat16))
-    y, (params, x) = gradients_of_a_random_loss(rounded, ENOUGH_CELLS, FEW)
-    want_y, (want_params, want_x) = gradients_of_a_random_loss(plain, ENOUGH_CELLS, FEW)
+def test_bfloat16_factors_round_training_and_not_reading():
+    plain, rounded = (same_conv(8, 3, training_factors=f) for f in (None, jnp.bfloat16))
+    y, gradients = gradients_of_a_random_loss(rounded, ENOUGH_CELLS, FEW)
+    want_y, want = gradients_of_a_random_loss(plain, ENOUGH_CELLS, FEW)
     np.testing.assert_array_equal(y, want_y)
-    np.testing.assert_allclose(x, want_x, rtol=0, atol=1e-5)
-    assert 1e-5 < furthest(params, want_params) < 2e-2
-    bias = params["params"]["bias"], want_params["params"]["bias"]
-    np.testing.assert_allclose(*bias, rtol=1e-5)
+    for got, exact in zip(gradients, want, strict=True):
+        assert 1e-5 < furthest(got, exact) < 2e-2
+    bias, want_bias = (params["params"]["bias"] for params, _ in (gradients, want))
+    np.testing.assert_allclose(bias, want_bias, rtol=1e-5)
+    variables = rounded.init(jax.random.key(1), jnp.ones((2, 8, 8, FEW)))
+    x = jax.random.normal(jax.random.key(0), (2, 8, 8, FEW))
+    trained, _ = jax.vjp(lambda x: rounded.apply(variables, x), x)
+    assert 1e-5 < furthest(trained, plain.apply(variables, x)) < 2e-2
 
 
 def test_float64_stays_float64():
     with jax.enable_x64(True):
         plain, taps = (
-            same_conv(8, 3, kernel_gradient=k, param_dtype=jnp.float64)
-            for k in (None, jnp.float64)
+            same_conv(8, 3, training_factors=f, param_dtype=jnp.float64)
+            for f in (None, jnp.float64)
         )
         make = functools.partial(
             gradients_of_a_random_loss, size=ENOUGH_CELLS, channels=FEW
@@ -100,17 +104,27 @@ def test_float64_stays_float64():
         assert furthest(got, want) < 1e-13
 
 
-def test_every_convolution_of_the_network_takes_the_choice(monkeypatch):
-    asked = []
-    real = convolution.kernel_gradient
+@pytest.mark.parametrize(
+    ("factors", "module", "function"),
+    [
+        (jnp.float32, convolution, "kernel_gradient"),
+        (jnp.bfloat16, tiles, "convolution"),
+        (jnp.bfloat16, tiles, "gradients"),
+    ],
+)
+def test_every_convolution_of_the_network_takes_the_choice(
+    monkeypatch, factors, module, function
+):
+    calls = []
+    real = getattr(module, function)
 
-    def spy(x, y_bar, size, dtype):
-        asked.append((size, dtype))
-        return real(x, y_bar, size, dtype)
+    def spy(*args):
+        calls.append(args)
+        return real(*args)
 
-    monkeypatch.setattr(convolution, "kernel_gradient", spy)
-    model = RobustScanner(width="tiny", max_len=3, kernel_gradient=jnp.bfloat16)
-    image, width = jnp.zeros((1, 16, 16, 3)), jnp.full(1, 16)
+    monkeypatch.setattr(module, function, spy)
+    model = RobustScanner(width="tiny", max_len=3, training_factors=factors)
+    image, width = jnp.zeros((1, 128, 128, 3)), jnp.full(1, 128)
     tokens = jnp.zeros((1, 3), jnp.int32)
 
     def loss(variables):
@@ -123,5 +137,4 @@ def test_every_convolution_of_the_network_takes_the_choice(monkeypatch):
     jax.eval_shape(jax.grad(loss), variables)
     kernels = [v for v in jax.tree.leaves(variables["params"]) if v.ndim == 4]
     stem = 1  # of the image's three channels
-    assert len(asked) == len(kernels) - stem
-    assert set(asked) == {(1, jnp.bfloat16), (3, jnp.bfloat16)}
+    assert len(calls) == len(kernels) - stem

@@ -53,7 +53,7 @@ charsets = st.text("abcdefgh013XY", min_size=1).map(
 
 
 def test_how_the_device_computes_is_no_difference_of_the_network():
-    how = dict(unroll=4, kernel_gradient=jnp.bfloat16, train_backbone=False)
+    how = dict(unroll=4, training_factors=jnp.bfloat16, train_backbone=False)
     model = model_of(CHARSET, **how)
     found = transfer(weights(), model, CHARSET, fresh_of(model))
     assert found.kept == CHARSET.characters and not found.added

@@ -1,11 +1,11 @@
-"""Convolutions that keep the map's size, and their kernels' gradients on CPU.
+"""Convolutions that keep the map's size, and how CPUs train them.
 
-XLA computes such a gradient as a convolution whose window is the whole map. On CPUs
+XLA computes a kernel's gradient as a convolution whose window is the whole map. On CPUs
 that runs at a quarter of the forward pass's speed and takes two thirds of a training
-step (docs/performance.md). Here it is a matrix product for each of the kernel's taps.
+step (docs/performance.md). Here it is a matrix product for each of the kernel's taps;
+where factors may be bfloat16, all of training is products (`models.tiles`).
 """
 
-import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -15,6 +15,8 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, DTypeLike, Float
 
+from robustscanner_jax.models import tiles
+
 # With less, XLA's own gradient is faster: channels of the input; cells of the map,
 # height times width, where the factors are not bfloat16.
 MIN_CHANNELS = 16
@@ -22,37 +24,41 @@ MIN_CELLS = 200
 
 
 def same_conv(
-    features: int, size: int, *, kernel_gradient: DTypeLike | None, **options: Any
+    features: int, size: int, *, training_factors: DTypeLike | None, **options: Any
 ) -> nn.Conv:
     """Returns Flax's convolution with stride 1, surrounded by zeros.
 
     Args:
       features: output channels.
       size: of the kernel, both ways; odd.
-      kernel_gradient: dtype that the gradient of the kernel is multiplied in, tap by
-        tap; None leaves it to XLA. The result does not depend on it.
+      training_factors: how it is differentiated. None leaves that to XLA. With float32
+        or float64 the kernel's gradient is multiplied tap by tap; with bfloat16 that
+        and the two other passes take factors rounded to it. Unless something is
+        differentiated by it, the result does not depend on this.
       **options: of `nn.Conv`, but for strides, groups and precision.
     """
     return nn.Conv(
         features,
         (size, size),
         padding=size // 2,
-        conv_general_dilated=_convolve(kernel_gradient),
+        conv_general_dilated=_convolve(training_factors),
         **options,
     )
 
 
-def _convolve(gradient_dtype: DTypeLike | None) -> Callable[..., Array] | None:
+def _convolve(factors: DTypeLike | None) -> Callable[..., Array] | None:
     """Returns what Flax calls in place of `lax.conv_general_dilated`."""
-    if gradient_dtype is None:
+    if factors is None:
         return None
-    min_cells = 0 if gradient_dtype == jnp.bfloat16 else MIN_CELLS
+    min_cells = 0 if factors == jnp.bfloat16 else MIN_CELLS
 
     def convolve(x: Array, kernel: Array, *_: Any, **__: Any) -> Array:
         _b, h, w, c = x.shape
         if c < MIN_CHANNELS or (kernel.shape[0] > 1 and h * w < min_cells):
             return _xla(x, kernel)
-        return _by_taps(x, kernel, gradient_dtype)
+        if factors == jnp.bfloat16:
+            return _of_tiles(x, kernel)
+        return _by_taps(x, kernel)
 
     return convolve
 
@@ -63,31 +69,35 @@ def _xla(x: Array, kernel: Array) -> Array:
     )
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
-def _by_taps(x: Array, kernel: Array, gradient_dtype: DTypeLike) -> Array:
+@jax.custom_vjp
+def _by_taps(x: Array, kernel: Array) -> Array:
     return _xla(x, kernel)
 
 
-def _forward(x, kernel, gradient_dtype):
-    return _xla(x, kernel), (x, kernel)
-
-
-def _backward(gradient_dtype, residuals, y_bar):
+def _taps_gradients(residuals, y_bar):
     x, kernel = residuals
     # The map's gradient is a convolution with the kernel turned by 180 degrees.
     x_bar = _xla(y_bar, kernel[::-1, ::-1].swapaxes(2, 3))
-    gradient = kernel_gradient(x, y_bar, kernel.shape[0], gradient_dtype)
-    return x_bar, gradient.astype(kernel.dtype)
+    return x_bar, kernel_gradient(x, y_bar, kernel.shape[0]).astype(kernel.dtype)
 
 
-_by_taps.defvjp(_forward, _backward)
+_by_taps.defvjp(lambda x, kernel: (_xla(x, kernel), (x, kernel)), _taps_gradients)
+
+
+@jax.custom_vjp
+def _of_tiles(x: Array, kernel: Array) -> Array:
+    # Called as such where nothing is differentiated: reading does not round.
+    return _xla(x, kernel)
+
+
+_of_tiles.defvjp(
+    lambda x, kernel: (tiles.convolution(x, kernel), (x, kernel)),
+    lambda residuals, y_bar: tiles.gradients(*residuals, y_bar),
+)
 
 
 def kernel_gradient(
-    x: Float[Array, "b h w c"],
-    y_bar: Float[Array, "b h w c2"],
-    size: int,
-    dtype: DTypeLike,
+    x: Float[Array, "b h w c"], y_bar: Float[Array, "b h w c2"], size: int
 ) -> Float[Array, "k k c c2"]:
     """Returns the gradient of a kernel from its input and the output's gradient.
 
@@ -98,25 +108,19 @@ def kernel_gradient(
       x: input of the convolution.
       y_bar: gradient of the loss by its output.
       size: of the kernel, k.
-      dtype: the factors are rounded to it, but for k = 1, where that gains nothing;
-        their sum is float32, or float64.
     """
     c, c2 = x.shape[-1], y_bar.shape[-1]
-    wide = jnp.promote_types(dtype, jnp.float32)
     if size == 1:
-        products = jnp.dot(
-            x.reshape(-1, c).T.astype(wide), y_bar.reshape(-1, c2).astype(wide)
-        )
-        return products.reshape(1, 1, c, c2)
+        return jnp.dot(x.reshape(-1, c).T, y_bar.reshape(-1, c2)).reshape(1, 1, c, c2)
     edge = size // 2
-    padded = jnp.pad(x.astype(dtype), ((0, 0), (edge, edge), (edge, edge), (0, 0)))
-    rows = y_bar.astype(dtype).reshape(-1, c2).T
+    padded = jnp.pad(x, ((0, 0), (edge, edge), (edge, edge), (0, 0)))
+    rows = y_bar.reshape(-1, c2).T
 
     def product(tap):
         shifted = lax.dynamic_slice(
             padded, (0, tap // size, tap % size, 0), x.shape
         ).reshape(-1, c)
-        return jnp.dot(rows, shifted, preferred_element_type=wide)
+        return jnp.dot(rows, shifted)
 
     # A loop, because XLA undoes the transposition of products that stand in a row,
     # which makes them three times slower.

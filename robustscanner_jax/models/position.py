@@ -18,7 +18,7 @@ class PositionAwareModule(nn.Module):
     width: int = 128
     dtype: DTypeLike = jnp.float32
     unroll: int = 1
-    kernel_gradient: DTypeLike | None = None
+    training_factors: DTypeLike | None = None
 
     @nn.compact
     def __call__(self, keys: Float[Array, "b h w d"]) -> Float[Array, "b h w d"]:
@@ -34,7 +34,7 @@ class PositionAwareModule(nn.Module):
         return same_conv(
             self.width,
             3,
-            kernel_gradient=self.kernel_gradient,
+            training_factors=self.training_factors,
             dtype=self.dtype,
             name=name,
         )
@@ -49,14 +49,14 @@ class PositionBranch(nn.Module):
       width: of queries and keys.
       dtype: of the computation.
       unroll: of the recurrence, see `StackedLSTM`.
-      kernel_gradient: of the convolutions, see `same_conv`.
+      training_factors: of the convolutions, see `same_conv`.
     """
 
     num_positions: int
     width: int = 128
     dtype: DTypeLike = jnp.float32
     unroll: int = 1
-    kernel_gradient: DTypeLike | None = None
+    training_factors: DTypeLike | None = None
 
     def setup(self):
         self.embedding = self.param(
@@ -68,7 +68,7 @@ class PositionBranch(nn.Module):
             self.width,
             dtype=self.dtype,
             unroll=self.unroll,
-            kernel_gradient=self.kernel_gradient,
+            training_factors=self.training_factors,
         )
 
     def __call__(

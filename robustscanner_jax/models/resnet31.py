@@ -68,7 +68,7 @@ class ConvNorm(nn.Module):
     use_bias: bool = False
     unbiased_variance: bool = True
     dtype: DTypeLike = jnp.float32
-    kernel_gradient: DTypeLike | None = None
+    training_factors: DTypeLike | None = None
 
     @nn.compact
     def __call__(
@@ -77,7 +77,7 @@ class ConvNorm(nn.Module):
         x = same_conv(
             self.channels,
             self.kernel,
-            kernel_gradient=self.kernel_gradient,
+            training_factors=self.training_factors,
             use_bias=self.use_bias,
             kernel_init=CONV_INIT,
             dtype=self.dtype,
@@ -94,7 +94,7 @@ class BasicBlock(nn.Module):
     channels: int
     unbiased_variance: bool = True
     dtype: DTypeLike = jnp.float32
-    kernel_gradient: DTypeLike | None = None
+    training_factors: DTypeLike | None = None
 
     @nn.compact
     def __call__(
@@ -106,7 +106,7 @@ class BasicBlock(nn.Module):
                 kernel,
                 unbiased_variance=self.unbiased_variance,
                 dtype=self.dtype,
-                kernel_gradient=self.kernel_gradient,
+                training_factors=self.training_factors,
                 name=name,
             )
 
@@ -126,14 +126,14 @@ class ResNet31(nn.Module):
       channel_scale: factor on all channels; 1 is the published network.
       unbiased_variance: see `BatchNorm`.
       dtype: of the computation; parameters stay float32.
-      kernel_gradient: of the convolutions, see `same_conv`; moves speed alone, and
+      training_factors: of the convolutions, see `same_conv`; moves speed alone, and
         rounding.
     """
 
     channel_scale: float = 1.0
     unbiased_variance: bool = True
     dtype: DTypeLike = jnp.float32
-    kernel_gradient: DTypeLike | None = None
+    training_factors: DTypeLike | None = None
 
     @nn.compact
     def __call__(
@@ -145,7 +145,7 @@ class ResNet31(nn.Module):
                 use_bias=True,
                 unbiased_variance=self.unbiased_variance,
                 dtype=self.dtype,
-                kernel_gradient=self.kernel_gradient,
+                training_factors=self.training_factors,
                 name=name,
             )
 
@@ -160,7 +160,7 @@ class ResNet31(nn.Module):
                     round(stage.channels * self.channel_scale),
                     unbiased_variance=self.unbiased_variance,
                     dtype=self.dtype,
-                    kernel_gradient=self.kernel_gradient,
+                    training_factors=self.training_factors,
                     name=f"stage{number}_block{block}",
                 )(x, train=train)
             x = nn.relu(

@@ -64,7 +64,7 @@ class RobustScanner(nn.Module):
       dtype: of the computation; parameters, statistics, softmax and logits stay
         float32. With float64 variables, float64 is float64 throughout.
       unroll: of the recurrences, see `StackedLSTM`; moves speed alone.
-      kernel_gradient: of the convolutions, see `same_conv`; moves speed and rounding.
+      training_factors: of the convolutions, see `same_conv`; moves speed and rounding.
       train_backbone: False has no gradient of the backbone and leaves its batch norm
         alone, in training as in use.
     """
@@ -83,7 +83,7 @@ class RobustScanner(nn.Module):
     use_position: bool = True
     dtype: DTypeLike = jnp.float32
     unroll: int = 1
-    kernel_gradient: DTypeLike | None = None
+    training_factors: DTypeLike | None = None
     train_backbone: bool = True
 
     def setup(self):
@@ -91,12 +91,12 @@ class RobustScanner(nn.Module):
             CHANNEL_SCALE[self.width],
             self.unbiased_variance,
             self.dtype,
-            self.kernel_gradient,
+            self.training_factors,
         )
         self.reduction = same_conv(
             self.decoder_width,
             1,
-            kernel_gradient=self.kernel_gradient,
+            training_factors=self.training_factors,
             dtype=self.dtype,
         )
         self.hybrid = HybridBranch(
@@ -107,7 +107,7 @@ class RobustScanner(nn.Module):
             self.decoder_width,
             self.dtype,
             self.unroll,
-            self.kernel_gradient,
+            self.training_factors,
         )
         self.fusion = DynamicFusion(self.dtype)
         # Not rounded: its products are few, and probabilities come from its sums.

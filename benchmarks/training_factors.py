@@ -1,10 +1,10 @@
-"""A training step with each way to the gradients of the convolutions' kernels.
+"""A training step with each way to differentiate convolutions on CPU.
 
-Run: python -m benchmarks.kernel_gradient --width=tiny --size=48x160 --batch=64
+Run: python -m benchmarks.training_factors --width=tiny --size=48x160 --batch=64
 
-XLA's own convolution against a matrix product for each tap, with float32 and with
-bfloat16 factors (`robustscanner_jax/models/convolution.py`), in turn; random images.
-Choose among them in `robustscanner_jax/compute.py`.
+XLA's own gradients, against products of float32 tap by tap, against all three passes as
+products of bfloat16 (`robustscanner_jax/models/convolution.py`), in turn; random
+images. Choose among them in `robustscanner_jax/compute.py`.
 """
 
 import argparse
@@ -18,11 +18,7 @@ from benchmarks.throughput import make_train
 from robustscanner_jax.models.robustscanner import RobustScanner
 from robustscanner_jax.preprocessing import Preprocessing
 
-WAYS = {
-    "XLA": None,
-    "by taps, float32": jnp.float32,
-    "by taps, bfloat16": jnp.bfloat16,
-}
+WAYS = {"XLA": None, "float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
 
 def main() -> None:
@@ -41,7 +37,7 @@ def main() -> None:
     steps = {}
     for name, dtype in WAYS.items():
         model = RobustScanner(
-            width=args.width, max_len=args.max_len, kernel_gradient=dtype
+            width=args.width, max_len=args.max_len, training_factors=dtype
         )
         steps[name] = make_train(model, args.batch, rule)
         for _ in range(2):  # the first call compiles
@@ -52,7 +48,7 @@ def main() -> None:
             times[name].append(milliseconds(step))
     print(f"{args.width}, {args.size}, batch {args.batch}, "
           f"{jax.devices()[0].device_kind}, jax {jax.__version__}")  # fmt: skip
-    print("| kernel gradients | img/s | median ms | min | max | XLA's time over it |")
+    print("| training factors | img/s | median ms | min | max | XLA's time over it |")
     print("|---|---:|---:|---:|---:|---:|")
     for name, values in times.items():
         middle = statistics.median(values)

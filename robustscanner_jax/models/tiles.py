@@ -1,0 +1,125 @@
+"""Convolutions as products of bfloat16 tiles, for CPUs that multiply those (AMX).
+
+XLA hands matrix products of bfloat16 factors to such a processor's tiles, at five times
+the speed of float32, but no convolutions. Here all three passes of training are matrix
+products: of a few maps at a time, so that what is written for them stays in the
+processor's cache, and of a row of the kernel at a time, whose taps lie side by side in
+the channels. Measured in docs/performance.md.
+"""
+
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Float, UInt16
+
+# Cells, height times width, of the maps that are multiplied at once.
+GROUP_CELLS = 4096
+
+
+def convolution(
+    x: Float[Array, "b h w c"], kernel: Float[Array, "k k c c2"]
+) -> Float[Array, "b h w c2"]:
+    """Returns the convolution with stride 1 of factors rounded to bfloat16.
+
+    Args:
+      x: maps; zeros surround them.
+      kernel: of odd size.
+
+    Returns:
+      sums of float32, as `x.dtype`.
+    """
+    rows = _rows(kernel)
+
+    def of_group(maps):
+        return _convolve(_wide(maps, kernel.shape[0]), rows).astype(x.dtype)
+
+    return _joined(lax.map(of_group, _groups(x)))
+
+
+def gradients(
+    x: Float[Array, "b h w c"],
+    kernel: Float[Array, "k k c c2"],
+    y_bar: Float[Array, "b h w c2"],
+) -> tuple[Float[Array, "b h w c"], Float[Array, "k k c c2"]]:
+    """Returns the gradients of `convolution` by its maps and its kernel.
+
+    One loop for both: in two loops, which XLA runs at once, each works in the cache of
+    the other.
+
+    Args:
+      x: as given to `convolution`.
+      kernel: likewise.
+      y_bar: gradient of the loss by the result; its factors are bfloat16 as well.
+    """
+    size, _, c, c2 = kernel.shape
+    # The map's gradient is a convolution with the kernel turned by 180 degrees.
+    turned = _rows(kernel[::-1, ::-1].swapaxes(2, 3))
+    bars = _groups(y_bar)
+    # All transposed beforehand: within the loop XLA would fold the transposition into
+    # the product, and call a slow kind of product.
+    columns = _bits(bars).reshape(len(bars), -1, c2).swapaxes(1, 2)
+
+    def add_group(sums, group):
+        maps, bar, column = group
+        wide, h = _wide(maps, size), maps.shape[1]
+        products = [
+            _dot(column, wide[:, row : row + h].reshape(-1, size * c))
+            for row in range(size)
+        ]
+        x_bar = _convolve(_wide(bar, size), turned).astype(x.dtype)
+        return sums + jnp.stack(products), x_bar
+
+    zeros = jnp.zeros((size, c2, size * c), jnp.float32)
+    sums, x_bar = lax.scan(add_group, zeros, (_groups(x), bars, columns))
+    kernel_bar = jnp.moveaxis(sums.reshape(size, c2, size, c), 1, 3)
+    return _joined(x_bar), kernel_bar.astype(kernel.dtype)
+
+
+def _groups(x: Float[Array, "b h w c"]) -> Float[Array, "n g h w c"]:
+    b, h, w, c = x.shape
+    # XLA writes a loop of one turn out, which is slow, and lays groups of one map out
+    # in another order, which copies them.
+    most = min(b // 2, max(2, GROUP_CELLS // (h * w)))
+    size = next((n for n in range(most, 0, -1) if b % n == 0), 1)
+    return x.reshape(b // size, size, h, w, c)
+
+
+def _joined(groups: Array) -> Array:
+    return groups.reshape(-1, *groups.shape[2:])
+
+
+def _bits(x: Array) -> UInt16[Array, "..."]:
+    """Returns bfloat16 numbers as XLA moves them best.
+
+    XLA on CPU pads, joins and transposes bfloat16 as float32, and rounds it again.
+    """
+    return lax.bitcast_convert_type(x.astype(jnp.bfloat16), jnp.uint16)
+
+
+def _rows(kernel: Float[Array, "k k c c2"]) -> UInt16[Array, "k kc c2"]:
+    size, _, c, c2 = kernel.shape
+    return _bits(kernel).reshape(size, size * c, c2)
+
+
+def _wide(x: Float[Array, "g h w c"], size: int) -> UInt16[Array, "g h2 w kc"]:
+    """Returns the maps between zeros; a cell has the channels of a row of taps."""
+    edge, w = size // 2, x.shape[2]
+    padded = jnp.pad(_bits(x), ((0, 0), (edge, edge), (edge, edge), (0, 0)))
+    shifted = [padded[:, :, column : column + w] for column in range(size)]
+    return jnp.concatenate(shifted, axis=-1)
+
+
+def _convolve(
+    wide: UInt16[Array, "g h2 w kc"], rows: UInt16[Array, "k kc c2"]
+) -> Float[Array, "g h w c2"]:
+    g, h2, w, channels = wide.shape
+    h = h2 - len(rows) + 1
+    products = [
+        _dot(wide[:, number : number + h].reshape(-1, channels), row)
+        for number, row in enumerate(rows)
+    ]
+    return sum(products[1:], products[0]).reshape(g, h, w, -1)
+
+
+def _dot(a: UInt16[Array, "m k"], b: UInt16[Array, "k n"]) -> Float[Array, "m n"]:
+    a, b = (lax.bitcast_convert_type(x, jnp.bfloat16) for x in (a, b))
+    return jnp.dot(a, b, preferred_element_type=jnp.float32)

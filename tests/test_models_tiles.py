@@ -1,0 +1,84 @@
+"""Convolutions of bfloat16 tiles: all three passes are those of XLA."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from robustscanner_jax.models import tiles
+
+xla = functools.partial(
+    jax.lax.conv_general_dilated,
+    window_strides=(1, 1),
+    padding="SAME",
+    dimension_numbers=("NHWC", "HWIO", "NHWC"),
+)
+
+
+def representable(rng, *shape):
+    """Returns float32 numbers that rounding to bfloat16 leaves as they are."""
+    x = jnp.asarray(rng.standard_normal(shape), jnp.bfloat16)
+    return x.astype(jnp.float32)
+
+
+def all_passes(convolution, gradients, x, kernel, y_bar):
+    return convolution(x, kernel), *gradients(x, kernel, y_bar)
+
+
+def of_xla(x, kernel, y_bar):
+    y, pull = jax.vjp(xla, x, kernel)
+    return y, *pull(y_bar)
+
+
+of_tiles = jax.jit(functools.partial(all_passes, tiles.convolution, tiles.gradients))
+
+
+@settings(max_examples=8)  # each is compiled
+@given(
+    maps=st.integers(1, 9),
+    rows=st.integers(1, 9),
+    columns=st.integers(1, 24),
+    channels=st.integers(1, 20),
+    features=st.integers(1, 9),
+    kernel=st.sampled_from([1, 3, 5]),
+)
+def test_products_of_representable_numbers_are_those_of_xla(
+    maps, rows, columns, channels, features, kernel
+):
+    rng = np.random.default_rng(0)
+    x = representable(rng, maps, rows, columns, channels)
+    weights = representable(rng, kernel, kernel, channels, features)
+    y_bar = representable(rng, maps, rows, columns, features)
+    got, want = of_tiles(x, weights, y_bar), of_xla(x, weights, y_bar)
+    for ours, theirs in zip(got, want, strict=True):
+        assert ours.dtype == theirs.dtype and ours.shape == theirs.shape
+        near = 1e-5 * float(abs(theirs).max())
+        np.testing.assert_allclose(ours, theirs, rtol=0, atol=near)
+
+
+@pytest.mark.parametrize(
+    ("maps", "size", "groups"),
+    [
+        (64, (6, 40), 4),  # 16 maps are 3,840 cells
+        (64, (48, 160), 32),  # two at least, see `tiles`
+        (32, (1, 1), 2),  # two groups at least
+        (7, (6, 40), 7),
+        (1, (6, 40), 1),
+    ],
+)
+def test_maps_are_grouped_by_what_the_cache_holds(maps, size, groups):
+    x = jax.eval_shape(tiles._groups, jnp.zeros((maps, *size, 2)))
+    assert x.shape == (groups, maps // groups, *size, 2)
+
+
+def test_maps_of_bfloat16_stay_so():
+    rng = np.random.default_rng(0)
+    x = representable(rng, 2, 4, 6, 16).astype(jnp.bfloat16)
+    kernel = representable(rng, 3, 3, 16, 8).astype(jnp.bfloat16)
+    y, x_bar, kernel_bar = of_tiles(x, kernel, x[..., :8])
+    assert y.dtype == x_bar.dtype == kernel_bar.dtype == jnp.bfloat16
+    np.testing.assert_array_equal(y, xla(x, kernel))

@@ -22,7 +22,8 @@ import jax
 import numpy as np
 
 from robustscanner_jax.artefact import GraphFormat
-from robustscanner_jax.backends import allowed_cores, is_installed
+from robustscanner_jax.backends import is_installed
+from robustscanner_jax.cores import allowed_cores
 from robustscanner_jax.export.run import (
     CALIBRATION_SOURCE,
     COMPARISON_SOURCE,

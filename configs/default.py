@@ -27,7 +27,7 @@ def get_config() -> ConfigDict:
     config.model.use_hybrid = True  # the context branch; False to ablate it
     config.model.use_position = True  # the position branch; False to ablate it
     # Of the computation: float32, bfloat16, or auto: bfloat16 on accelerators; on CPU
-    # float32 but for the gradients of the kernels, where the processor has AMX. On
+    # float32, but training multiplies bfloat16 where the processor has AMX. On
     # accelerators products of float32 are rounded (TF32, on TPU bfloat16), unless
     # JAX_DEFAULT_MATMUL_PRECISION=highest is set.
     config.model.dtype = "auto"
@@ -101,3 +101,10 @@ def get_config() -> ConfigDict:
     # traceback; 0: waits forever.
     config.train.stall_seconds = 1_800
     return config.lock()  # a misspelt key is an error
+
+
+def set_image_size(config: ConfigDict, height: int, max_width: int) -> None:
+    """Sets what the network sees; the narrowest image is a square."""
+    config.preprocessing.height = height
+    config.preprocessing.min_width = height
+    config.preprocessing.max_width = max_width

@@ -7,7 +7,7 @@ Run: python -m robustscanner_jax.main --config=configs/finetune.py:tiny --workdi
 
 from ml_collections import ConfigDict
 
-from configs import small
+from configs import default, small
 
 
 def get_config(weights: str = "small") -> ConfigDict:
@@ -28,9 +28,7 @@ def get_config(weights: str = "small") -> ConfigDict:
     config.train.save_every = 500
     if weights == "tiny":
         config.model.width = "tiny"
-        config.preprocessing.height = 32
-        config.preprocessing.min_width = 32
-        config.preprocessing.max_width = 112
+        default.set_image_size(config, 32, 112)
         config.data.batch_size = 64
         config.data.variants = 1
     return config

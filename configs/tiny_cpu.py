@@ -38,7 +38,7 @@ def get_config(part: str = "first") -> ConfigDict:
     config.train.save_every = 250
     config.train.keep = 2
     if part == "first":
-        _size(config, 24, 80)
+        default.set_image_size(config, 24, 80)
         config.data.train = (
             "rendered:full?seed=1&count=20000000&split=train",
             "rendered:easy?seed=1&count=20000000&split=train",
@@ -49,15 +49,9 @@ def get_config(part: str = "first") -> ConfigDict:
         config.train.evaluate_every = 1_500
     else:
         seed, steps = LATER[part]
-        _size(config, 32, 112)
+        default.set_image_size(config, 32, 112)
         config.data.train = (f"rendered:full?seed={seed}&count=20000000&split=train",)
         config.train.steps = steps
         config.train.peak_lr = 1e-3
         config.train.evaluate_every = steps // 2
     return config
-
-
-def _size(config: ConfigDict, height: int, max_width: int) -> None:
-    config.preprocessing.height = height
-    config.preprocessing.min_width = height
-    config.preprocessing.max_width = max_width

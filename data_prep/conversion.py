@@ -24,6 +24,7 @@ from data_prep.sharding import (
     write_shards,
     write_whole,
 )
+from robustscanner_jax.cores import allowed_cores
 from robustscanner_jax.data import records
 from robustscanner_jax.data.shard_source import ShardSource
 
@@ -112,7 +113,7 @@ def convert(
             total=entries,
             unit="entry",
         )
-        workers = min(processes or os.cpu_count() or 1, num_shards)
+        workers = min(processes or allowed_cores(), num_shards)
         how = f"{workers} processes"
     else:
         done = write_shards_with_beam(wanted, tasks, write, beam)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import collections
 import dataclasses
 import functools
-import os
 import re
 import time
 from typing import Any
@@ -17,6 +16,7 @@ from data_prep import workers
 from data_prep.checks import Dropped, Limits, check_label, decode_checked, reason_of
 from data_prep.conversion_report import NUM_EXAMPLES, digest
 from data_prep.overlap import picture_hash
+from robustscanner_jax.cores import allowed_cores
 from robustscanner_jax.data.records import Record
 from robustscanner_jax.data.sources import Source
 
@@ -83,7 +83,7 @@ def examine(
     count = len(source)
     chunks = [range(i, min(i + _CHUNK, count)) for i in range(0, count, _CHUNK)]
     look = functools.partial(_examine_chunk, source, known=frozenset(charset))
-    processes = min(processes or os.cpu_count() or 1, len(chunks))
+    processes = min(processes or allowed_cores(), len(chunks))
     bar = tqdm.tqdm(total=count, unit="record", disable=not progress, desc=source.name)
     with bar:
         if processes == 1:

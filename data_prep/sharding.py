@@ -19,6 +19,7 @@ from typing import Any
 import tqdm
 
 from data_prep import workers
+from robustscanner_jax.cores import allowed_cores
 from robustscanner_jax.data import records
 from robustscanner_jax.whole_file import write_whole
 
@@ -108,7 +109,7 @@ def write_shards(
     """
     present = {path for path in map(shards.path, range(shards.count)) if _exists(path)}
     missing = shards.count - len(present)
-    processes = min(processes or os.cpu_count() or 1, max(1, missing))
+    processes = min(processes or allowed_cores(), max(1, missing))
     bar = tqdm.tqdm(total=total, unit=unit, disable=not progress)
 
     def missing_tasks() -> Iterable[tuple[int, Sequence[Any]]]:

@@ -6,7 +6,6 @@ Each function opens the graph of an artefact's folder and returns a call from ro
 
 import importlib
 import importlib.util
-import os
 import sys
 import threading
 from collections.abc import Callable
@@ -17,11 +16,9 @@ from typing import Literal, cast
 import numpy as np
 
 from robustscanner_jax.artefact import GRAPH_FILES, WEIGHTS_FILE, GraphFormat
+from robustscanner_jax.cores import allowed_cores
 from robustscanner_jax.packages import optional
 from robustscanner_jax.reading import DecodedRows
-
-# What a container may take of the processors: microseconds in each period.
-CPU_SHARE = Path("/sys/fs/cgroup/cpu.max")
 
 Decode = Callable[[np.ndarray, np.ndarray], DecodedRows]
 Backend = Literal["jax", "onnxruntime", "openvino"]
@@ -96,20 +93,6 @@ def open_jax(folder: Path) -> Decode:
 def _platforms(names: tuple[str, ...]) -> set[str]:
     # A device of platform "cuda" calls itself "gpu".
     return {"gpu" if name in ("cuda", "rocm") else name for name in names}
-
-
-def allowed_cores() -> int:
-    """Returns how many processors this process may use.
-
-    That is its affinity, where known, and no more than a container's share of time.
-    """
-    known = hasattr(os, "sched_getaffinity")
-    cores = len(os.sched_getaffinity(0)) if known else os.cpu_count() or 1
-    try:
-        quota, period = CPU_SHARE.read_text().split()
-    except (OSError, ValueError):  # not Linux, or an older one
-        return cores
-    return cores if quota == "max" else min(cores, -(-int(quota) // int(period)))
 
 
 def open_onnxruntime(folder: Path, *, threads: int = 0) -> Decode:

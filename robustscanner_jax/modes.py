@@ -18,7 +18,6 @@ from robustscanner_jax import (
     predict,
     train,
 )
-from robustscanner_jax.allowlist import restrict
 from robustscanner_jax.artefact import GraphFormat
 from robustscanner_jax.charset import Charset
 from robustscanner_jax.data.rendered import open_named
@@ -86,10 +85,9 @@ def _weights() -> Weights:
     """Returns what --workdir or --weights names; with neither, what ships."""
     if flags.WORKDIR.value and flags.WEIGHTS.value:
         raise app.UsageError("give --workdir or --weights, not both")
-    weights = open_weights(flags.WORKDIR.value or flags.WEIGHTS.value)
-    if flags.ALLOWLIST.value is None:
-        return weights
-    return restrict(weights, flags.ALLOWLIST.value)
+    return open_weights(
+        flags.WORKDIR.value or flags.WEIGHTS.value, flags.ALLOWLIST.value
+    )
 
 
 def _reader() -> Recognizer | ArtefactReader:

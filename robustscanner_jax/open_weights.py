@@ -10,6 +10,7 @@ import numpy as np
 
 from robustscanner_jax import config as config_lib
 from robustscanner_jax import run_folder
+from robustscanner_jax.allowlist import restrict
 from robustscanner_jax.artefact import MANIFEST_FILE
 from robustscanner_jax.checkpoint_reading import restore_variables
 from robustscanner_jax.weights import Weights, expected_shapes, load_weights, unflatten
@@ -23,14 +24,18 @@ SHIPPED_FOLDERS = (
 )
 
 
-def open_weights(path: str | Path | None = None) -> Weights:
+def open_weights(
+    path: str | Path | None = None, allowlist: str | None = None
+) -> Weights:
     """Reads a weights file, the newest checkpoint of a run folder, or what ships.
 
     Args:
       path: file or folder, or a name of `SHIPPED`; None is the first of these.
+      allowlist: characters that may be read, see `allowlist.restrict`; None allows all.
 
     Raises:
-      ValueError: what `path` names is none of them; of an export it says so.
+      ValueError: what `path` names is none of them; of an export it says so. Or the
+        weights do not read a character of `allowlist`.
     """
     if path is None:
         path = _shipped(SHIPPED[0])
@@ -44,7 +49,8 @@ def open_weights(path: str | Path | None = None) -> Weights:
         if is_export(path):
             raise ValueError(f"{path}: this is an export: use load_artefact")
         raise ValueError(f"{path}: no run folder, it has no config.json; {expected}")
-    return load_run(path) if path.is_dir() else load_weights(path)
+    weights = load_run(path) if path.is_dir() else load_weights(path)
+    return weights if allowlist is None else restrict(weights, allowlist)
 
 
 def is_export(path: str | Path) -> bool:

@@ -9,7 +9,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from robustscanner_jax import partition
-from robustscanner_jax.allowlist import restrict
 from robustscanner_jax.compute import ComputeDtype, for_device
 from robustscanner_jax.decoding import Decoded, greedy
 from robustscanner_jax.image_like import ImageError, ImageLike
@@ -109,9 +108,7 @@ class Recognizer(Reader):
           ValueError: what `path` names cannot be read as either, or an argument is not
             what it or the class takes.
         """
-        weights = open_weights(path)
-        if allowlist is not None:
-            weights = restrict(weights, allowlist)
+        weights = open_weights(path, allowlist)
         return cls(weights, batch_size=batch_size, dtype=dtype)
 
     def decode(self, image: np.ndarray, width: np.ndarray) -> Decoded:

@@ -19,9 +19,9 @@ from robustscanner_jax import (
     partition,
 )
 from robustscanner_jax import config as config_lib
-from robustscanner_jax.backends import allowed_cores
 from robustscanner_jax.best_weights import keep_best
 from robustscanner_jax.checkpoint import Checkpoints, DataPosition, NotSaved
+from robustscanner_jax.cores import allowed_cores
 from robustscanner_jax.data import rendered
 from robustscanner_jax.data.pipeline import DEVICE_KEYS, Share, training_batches
 from robustscanner_jax.data.reads import Source

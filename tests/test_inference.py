@@ -180,18 +180,3 @@ def test_a_graph_for_another_version_of_jax_is_refused(folders, tmp_path):
     (tmp_path / "model.stablehlo").write_bytes(b"not a graph")
     with pytest.raises(ValueError, match=r"jax [\d.]+ cannot read the graph"):
         backends.open_jax(tmp_path)
-
-
-@pytest.mark.parametrize(
-    ("share", "cores"),
-    [("max 100000\n", 8), ("250000 100000\n", 3), ("9000000 100000\n", 8), ("", 8)],
-)
-def test_no_more_cores_are_used_than_a_container_may(
-    tmp_path, monkeypatch, share, cores
-):
-    (tmp_path / "cpu.max").write_text(share)
-    monkeypatch.setattr(backends, "CPU_SHARE", tmp_path / "cpu.max")
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(8), raising=False)
-    assert backends.allowed_cores() == cores
-    monkeypatch.setattr(backends, "CPU_SHARE", tmp_path / "none")
-    assert backends.allowed_cores() == 8

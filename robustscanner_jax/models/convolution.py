@@ -92,7 +92,7 @@ def _of_tiles(x: Array, kernel: Array) -> Array:
 
 _of_tiles.defvjp(
     lambda x, kernel: (tiles.convolution(x, kernel), (x, kernel)),
-    lambda residuals, y_bar: tiles.gradients(*residuals, y_bar),
+    lambda of, y_bar: tiles.gradients(of[0], of[1], y_bar),
 )
 
 

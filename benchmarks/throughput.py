@@ -33,7 +33,7 @@ from robustscanner_jax.optim import make_optimizer
 from robustscanner_jax.preprocessing import Preprocessing
 from robustscanner_jax.steps import create_state, train_step
 
-# Events of a CPU that hold the events of kernels.
+# Events that hold the events of kernels, on CPU.
 CONTAINERS = ("ThunkExecutor", "SlinkyThreadPool", "while", "call", "conditional")
 RULE = Preprocessing()
 CHARSET = Charset.of(DICT90)

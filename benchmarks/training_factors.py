@@ -46,7 +46,7 @@ def main() -> None:
     for _ in range(args.rounds):
         for name, step in steps.items():
             times[name].append(milliseconds(step))
-    print(f"{args.width}, {args.size}, batch {args.batch}, "
+    print(f"{args.width}, {args.size}, batch {args.batch}, {args.max_len} steps, "
           f"{jax.devices()[0].device_kind}, jax {jax.__version__}")  # fmt: skip
     print("| training factors | img/s | median ms | min | max | XLA's time over it |")
     print("|---|---:|---:|---:|---:|---:|")
@@ -54,7 +54,7 @@ def main() -> None:
         middle = statistics.median(values)
         pairs = zip(times["XLA"], values, strict=True)
         ratio = statistics.median(theirs / ours for theirs, ours in pairs)
-        print(f"| {name} | {1e3 * args.batch / middle:.0f} | {middle:.0f} | "
+        print(f"| {name} | {1e3 * args.batch / middle:.1f} | {middle:.0f} | "
               f"{min(values):.0f} | {max(values):.0f} | {ratio:.2f} |")  # fmt: skip
 
 

@@ -59,7 +59,7 @@ def convert(
         dataset has none.
       split: of a published dataset; a plain format has what its file holds.
       limits: what is refused; the default is `Limits()`.
-      processes: workers; 0 takes one a core, 1 works in this process.
+      processes: workers; 0 takes one a core it may use, 1 works in this process.
       shards: files; 0 takes one for each 10,000 records.
       progress: whether to draw a progress bar.
       beam: options of an Apache Beam pipeline, which then writes the shards in place

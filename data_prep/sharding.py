@@ -102,7 +102,7 @@ def write_shards(
       tasks: the items of each shard, in order. Taken up as they are needed: a few
         tasks for each worker are in memory at any time.
       write: must survive pickling where there is more than one process.
-      processes: workers; 0 takes one a core, 1 works in this process.
+      processes: workers; 0 takes one a core it may use, 1 works in this process.
       progress: whether to draw a progress bar, of `total` items called `unit`.
 
     Raises what `write` raises, and `OSError` where a worker is killed.

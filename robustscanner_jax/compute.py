@@ -18,7 +18,8 @@ UNROLL = 4
 def compute_dtype(name: ComputeDtype | str) -> Any:
     """Returns the dtype of "float32", "bfloat16" or "auto".
 
-    "auto" is bfloat16 on accelerators and float32 on CPU, where bfloat16 is slower.
+    "auto" is bfloat16 on accelerators and float32 on CPU, where bfloat16 is slower
+    but for some products, see `_training_factors`.
 
     Raises:
       ValueError: another name.
@@ -43,9 +44,8 @@ def for_device(model: RobustScanner, dtype: ComputeDtype | str) -> RobustScanner
     """
     if _has_accelerator():
         return model.clone(dtype=compute_dtype(dtype), unroll=UNROLL)
-    # Several processes must compute the same program, whatever their processors; and
-    # what is multiplied tap by tap, or a few maps at a time, several devices would sum
-    # over each other as many times.
+    # Not on several devices: XLA would sum between them in every turn of a loop. And
+    # several processes must compile one program, whatever their processors.
     alone = jax.device_count() == 1
     return model.clone(
         dtype=compute_dtype(dtype),
@@ -56,11 +56,11 @@ def for_device(model: RobustScanner, dtype: ComputeDtype | str) -> RobustScanner
 def _training_factors(name: ComputeDtype | str) -> Any:
     """Returns what convolutions are trained with on CPU, see `models.convolution`.
 
-    "auto" is bfloat16 where the processor multiplies tiles of it.
+    That is bfloat16 where the processor multiplies tiles of it, and float32 elsewhere
+    and where that is asked for.
     """
-    if name == "auto" and _has_bfloat16_tiles():
-        return jnp.dtype("bfloat16")
-    return compute_dtype(name)
+    rounds = name != "float32" and _has_bfloat16_tiles()
+    return jnp.dtype("bfloat16" if rounds else "float32")
 
 
 def _has_bfloat16_tiles() -> bool:

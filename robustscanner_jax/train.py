@@ -48,6 +48,9 @@ from robustscanner_jax.weights import Weights
 logger = logging.getLogger(__name__)
 
 EVALUATION_BATCH = 256
+# Updates that wait for the device at most, the running one among them. More would not
+# make it faster, and a signal is answered when they are through.
+AHEAD = 2
 
 
 class Preempted(Exception):
@@ -157,6 +160,7 @@ def _train(
             # Python has gone, too late to be given back.
             del batch, device_batch
             interval.metrics.append(metrics)
+            jax.block_until_ready(interval.metrics[-AHEAD - 1 : -AHEAD])
             profiled.after(step, metrics)
             log.step()
             stop = distributed.stops(signals.received, step)

@@ -30,7 +30,8 @@ def test_accelerators_compute_in_bfloat16_with_written_out_loops(
         (True, "auto", "bfloat16"),
         (False, "auto", "float32"),
         (True, "float32", "float32"),  # as asked
-        (False, "bfloat16", "bfloat16"),
+        (True, "bfloat16", "bfloat16"),
+        (False, "bfloat16", "float32"),
     ],
 )
 def test_a_cpu_trains_with_rounded_factors_where_that_is_faster_and_allowed(
@@ -54,7 +55,7 @@ def test_another_dtype_is_refused_with_the_ones_there_are(dtype):
         for_device(RobustScanner(width="nano"), dtype)
 
 
-def test_several_devices_compute_one_program_whatever_their_processors(monkeypatch):
+def test_several_devices_on_cpu_keep_the_gradients_of_xla(monkeypatch):
     monkeypatch.setattr(jax, "default_backend", lambda: "cpu")
     monkeypatch.setattr(jax, "device_count", lambda: 2)
     assert for_device(RobustScanner(width="nano"), "auto").training_factors is None

@@ -84,6 +84,7 @@ def start(processes, labels, workdir, *, steps=STEPS, fault="", devices=1, monke
         train__evaluate_every=FOREVER,
         data__batch_size=BATCH,
         data__evaluate=(f"held:{labels}",),
+        model__dtype="float32",  # one device rounds, where the processor has AMX
     )
     path = Path(f"{workdir}.config.json")
     config_lib.to_json(config, path)

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 
+import jax
 import numpy as np
 import pytest
 from training import (
@@ -409,3 +410,34 @@ def test_workers_do_not_outlive_a_run_that_is_killed(labels, tmp_path):
     except subprocess.TimeoutExpired:
         os.killpg(process.pid, signal.SIGKILL)
         raise
+
+
+def test_a_signal_finds_few_updates_waiting_for_the_device(
+    labels, tmp_path, monkeypatch
+):
+    waiting = []
+    compile_step = train._compile_step
+
+    def slow(x):
+        time.sleep(0.05)
+        return x
+
+    @jax.jit
+    def ready_late(x):
+        return jax.pure_callback(slow, x, x)
+
+    def compiled(setup):
+        step, rows = compile_step(setup), []
+
+        def update(*args):
+            waiting.append(sum(not x.is_ready() for x in rows))
+            state, metrics = step(*args)
+            rows.append(ready_late(metrics["rows"]))
+            return state, metrics | {"rows": rows[-1]}
+
+        return update
+
+    monkeypatch.setattr(train, "_compile_step", compiled)
+    rarely = dict(train__log_every=99, train__save_every=99, train__evaluate_every=99)
+    train.run(tiny_config(labels, **rarely), tmp_path)
+    assert max(waiting) == train.AHEAD

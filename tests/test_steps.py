@@ -5,6 +5,7 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from helpers import CHARSET, HEIGHT, MAX_LEN, WIDTH, apply, eloquent, small_model
 from training import RULE
@@ -17,6 +18,7 @@ from robustscanner_jax.steps import (
     TrainState,
     average_decay,
     create_state,
+    gradients,
     train_step,
 )
 
@@ -307,3 +309,26 @@ def test_a_frozen_backbone_computes_as_in_use():
     found, _ = apply(frozen, eloquent(), *inputs, train=True)
     expected, _ = apply(MODEL, eloquent(), *inputs, train=False)
     np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("factors", "near"), [(jnp.float32, 1e-5), (jnp.bfloat16, 0.03)]
+)
+def test_however_a_cpu_trains_the_gradients_are_those_of_xla(factors, near):
+    got, want = _gradients(factors), _gradients(None)
+    difference = optax.tree.sub(got, want)
+    assert float(optax.tree.norm(difference) / optax.tree.norm(want)) < near
+
+
+@functools.cache
+def _gradients(factors):
+    compute = functools.partial(
+        gradients,
+        model=MODEL.clone(training_factors=factors),
+        mean=RULE.mean,
+        scale=RULE.scale,
+        accumulate=2,  # of three rows each
+    )
+    variables = eloquent()
+    batch = batch_of(6)
+    return jax.jit(compute)(variables["params"], variables["batch_stats"], batch)[0]

@@ -6,6 +6,7 @@ step (docs/performance.md). Here it is a matrix product for each of the kernel's
 where factors may be bfloat16, all of training is products (`models.tiles`).
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -31,10 +32,11 @@ def same_conv(
     Args:
       features: output channels.
       size: of the kernel, both ways; odd.
-      training_factors: how it is differentiated. None leaves that to XLA. With float32
-        or float64 the kernel's gradient is multiplied tap by tap; with bfloat16 that
-        and the two other passes take factors rounded to it. Unless something is
-        differentiated by it, the result does not depend on this.
+      training_factors: how it is differentiated. None leaves that to XLA. With bfloat16
+        all three passes multiply factors rounded to it, the forward pass as well, also
+        where the gradient is stopped later; with another dtype the kernel's gradient
+        alone is computed otherwise, tap by tap. Outside of a differentiated function
+        the result does not depend on this.
       **options: of `nn.Conv`, but for strides, groups and precision.
     """
     return nn.Conv(
@@ -50,15 +52,14 @@ def _convolve(factors: DTypeLike | None) -> Callable[..., Array] | None:
     """Returns what Flax calls in place of `lax.conv_general_dilated`."""
     if factors is None:
         return None
-    min_cells = 0 if factors == jnp.bfloat16 else MIN_CELLS
+    of_tiles = jnp.dtype(factors) == jnp.bfloat16
+    min_cells = 0 if of_tiles else MIN_CELLS
 
     def convolve(x: Array, kernel: Array, *_: Any, **__: Any) -> Array:
         _b, h, w, c = x.shape
         if c < MIN_CHANNELS or (kernel.shape[0] > 1 and h * w < min_cells):
             return _xla(x, kernel)
-        if factors == jnp.bfloat16:
-            return _of_tiles(x, kernel)
-        return _by_taps(x, kernel)
+        return _of_tiles(x, kernel) if of_tiles else _by_taps(x, kernel)
 
     return convolve
 
@@ -86,13 +87,13 @@ _by_taps.defvjp(lambda x, kernel: (_xla(x, kernel), (x, kernel)), _taps_gradient
 
 @jax.custom_vjp
 def _of_tiles(x: Array, kernel: Array) -> Array:
-    # Called as such where nothing is differentiated: reading does not round.
+    # Called as such outside of differentiated functions: reading does not round.
     return _xla(x, kernel)
 
 
 _of_tiles.defvjp(
     lambda x, kernel: (tiles.convolution(x, kernel), (x, kernel)),
-    lambda of, y_bar: tiles.gradients(of[0], of[1], y_bar),
+    lambda residuals, y_bar: tiles.gradients(residuals[0], residuals[1], y_bar),
 )
 
 
@@ -108,10 +109,16 @@ def kernel_gradient(
       x: input of the convolution.
       y_bar: gradient of the loss by its output.
       size: of the kernel, k.
+
+    Returns:
+      sums of float32, or float64.
     """
     c, c2 = x.shape[-1], y_bar.shape[-1]
+    dot = functools.partial(
+        jnp.dot, preferred_element_type=jnp.promote_types(x.dtype, jnp.float32)
+    )
     if size == 1:
-        return jnp.dot(x.reshape(-1, c).T, y_bar.reshape(-1, c2)).reshape(1, 1, c, c2)
+        return dot(x.reshape(-1, c).T, y_bar.reshape(-1, c2)).reshape(1, 1, c, c2)
     edge = size // 2
     padded = jnp.pad(x, ((0, 0), (edge, edge), (edge, edge), (0, 0)))
     rows = y_bar.reshape(-1, c2).T
@@ -120,7 +127,7 @@ def kernel_gradient(
         shifted = lax.dynamic_slice(
             padded, (0, tap // size, tap % size, 0), x.shape
         ).reshape(-1, c)
-        return jnp.dot(rows, shifted)
+        return dot(rows, shifted)
 
     # A loop, because XLA undoes the transposition of products that stand in a row,
     # which makes them three times slower.

@@ -30,9 +30,9 @@ def convolution(
     rows = _rows(kernel)
 
     def of_group(maps):
-        return _convolve(_wide(maps, kernel.shape[0]), rows).astype(x.dtype)
+        return _of_rows(_wide(maps, kernel.shape[0]), rows).astype(x.dtype)
 
-    return _joined(lax.map(of_group, _groups(x)))
+    return _joined(lax.map(of_group, _groups(x)), len(x))
 
 
 def gradients(
@@ -65,26 +65,29 @@ def gradients(
             _dot(column, wide[:, row : row + h].reshape(-1, size * c))
             for row in range(size)
         ]
-        x_bar = _convolve(_wide(bar, size), turned).astype(x.dtype)
+        x_bar = _of_rows(_wide(bar, size), turned).astype(x.dtype)
         return sums + jnp.stack(products), x_bar
 
     zeros = jnp.zeros((size, c2, size * c), jnp.float32)
     sums, x_bar = lax.scan(add_group, zeros, (_groups(x), bars, columns))
     kernel_bar = jnp.moveaxis(sums.reshape(size, c2, size, c), 1, 3)
-    return _joined(x_bar), kernel_bar.astype(kernel.dtype)
+    return _joined(x_bar, len(x)), kernel_bar.astype(kernel.dtype)
 
 
 def _groups(x: Float[Array, "b h w c"]) -> Float[Array, "n g h w c"]:
+    """Returns the maps in groups of one size; zeros fill the last, and add nothing."""
     b, h, w, c = x.shape
-    # XLA writes a loop of one turn out, which is slow, and lays groups of one map out
-    # in another order, which copies them.
-    most = min(b // 2, max(2, GROUP_CELLS // (h * w)))
-    size = next((n for n in range(most, 0, -1) if b % n == 0), 1)
-    return x.reshape(b // size, size, h, w, c)
+    # At least two groups, because XLA writes a loop of one turn out, which is slow; of
+    # at least two maps, because it lays single ones out in another order and back.
+    most = max(1, min(b // 2, max(2, GROUP_CELLS // (h * w))))
+    count = -(-b // most)
+    size = -(-b // count)
+    x = jnp.pad(x, ((0, count * size - b), (0, 0), (0, 0), (0, 0)))
+    return x.reshape(count, size, h, w, c)
 
 
-def _joined(groups: Array) -> Array:
-    return groups.reshape(-1, *groups.shape[2:])
+def _joined(groups: Float[Array, "n g h w c"], count: int) -> Float[Array, "b h w c"]:
+    return groups.reshape(-1, *groups.shape[2:])[:count]
 
 
 def _bits(x: Array) -> UInt16[Array, "..."]:
@@ -108,7 +111,7 @@ def _wide(x: Float[Array, "g h w c"], size: int) -> UInt16[Array, "g h2 w kc"]:
     return jnp.concatenate(shifted, axis=-1)
 
 
-def _convolve(
+def _of_rows(
     wide: UInt16[Array, "g h2 w kc"], rows: UInt16[Array, "k kc c2"]
 ) -> Float[Array, "g h w c2"]:
     g, h2, w, channels = wide.shape

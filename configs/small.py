@@ -1,4 +1,4 @@
-"""Half the channels, rendered words alone, one GPU: the weights that ship.
+"""Half the channels, rendered words alone, one GPU: the first part of what ships.
 
 Run:    python -m robustscanner_jax.main --config=configs/small.py --workdir=RUN
 Expect: 81.7 % on real crops after 11 minutes of one H100, see docs/model_card.md

@@ -3,7 +3,7 @@
 With twice the learning rate it starts to read when the seed lets it: 92, 77, 82 %.
 
 Run:    python -m robustscanner_jax.main --config=configs/quickstart.py --workdir=RUN
-Expect: 93.9 % of 1,024 words whose spelling never occurs in training; rounding alone
+Expect: 93.1 % of 1,024 words whose spelling never occurs in training; rounding alone
         has moved seed 0 between 91 and 94 and seed 1 between 87 and 94.
 """
 

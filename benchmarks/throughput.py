@@ -172,7 +172,8 @@ def is_work(plane: str, line: str) -> bool:
     """Returns whether a line of a profile is of kernels, on whichever device."""
     if "GPU" in plane or "TPU" in plane:
         return "Stream" in line or "XLA Ops" in line
-    return line.startswith("tf_XLA")  # threads of the CPU
+    # Threads of the CPU, which are the device where there is no other.
+    return jax.default_backend() == "cpu" and line.startswith("tf_XLA")
 
 
 def main() -> None:

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, cast
 
-from data_prep import builders, conversion_report
+from data_prep import builders, conversion_report, workers
 from data_prep.beam_shards import write_shards_with_beam
 from data_prep.checks import Dropped, Limits, check_record
 from data_prep.inputs import Input, open_input
@@ -24,7 +24,6 @@ from data_prep.sharding import (
     write_shards,
     write_whole,
 )
-from robustscanner_jax.cores import allowed_cores
 from robustscanner_jax.data import records
 from robustscanner_jax.data.shard_source import ShardSource
 
@@ -113,8 +112,7 @@ def convert(
             total=entries,
             unit="entry",
         )
-        workers = min(processes or allowed_cores(), num_shards)
-        how = f"{workers} processes"
+        how = f"{workers.count(processes, num_shards)} processes"
     else:
         done = write_shards_with_beam(wanted, tasks, write, beam)
         how = f"Apache Beam {' '.join(beam)}".rstrip()

@@ -16,7 +16,6 @@ from data_prep import workers
 from data_prep.checks import Dropped, Limits, check_label, decode_checked, reason_of
 from data_prep.conversion_report import NUM_EXAMPLES, digest
 from data_prep.overlap import picture_hash
-from robustscanner_jax.cores import allowed_cores
 from robustscanner_jax.data.records import Record
 from robustscanner_jax.data.sources import Source
 
@@ -83,7 +82,7 @@ def examine(
     count = len(source)
     chunks = [range(i, min(i + _CHUNK, count)) for i in range(0, count, _CHUNK)]
     look = functools.partial(_examine_chunk, source, known=frozenset(charset))
-    processes = min(processes or allowed_cores(), len(chunks))
+    processes = workers.count(processes, len(chunks))
     bar = tqdm.tqdm(total=count, unit="record", disable=not progress, desc=source.name)
     with bar:
         if processes == 1:

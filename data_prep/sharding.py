@@ -19,7 +19,6 @@ from typing import Any
 import tqdm
 
 from data_prep import workers
-from robustscanner_jax.cores import allowed_cores
 from robustscanner_jax.data import records
 from robustscanner_jax.whole_file import write_whole
 
@@ -109,7 +108,7 @@ def write_shards(
     """
     present = {path for path in map(shards.path, range(shards.count)) if _exists(path)}
     missing = shards.count - len(present)
-    processes = min(processes or allowed_cores(), max(1, missing))
+    processes = workers.count(processes, missing)
     bar = tqdm.tqdm(total=total, unit=unit, disable=not progress)
 
     def missing_tasks() -> Iterable[tuple[int, Sequence[Any]]]:

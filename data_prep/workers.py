@@ -11,6 +11,18 @@ from collections.abc import Callable, Iterator
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any
 
+from robustscanner_jax.cores import allowed_cores
+
+
+def count(asked: int, tasks: int) -> int:
+    """Returns how many workers to open: one at least, and no more than tasks.
+
+    Args:
+      asked: workers; 0 takes one for each core that this process may use.
+      tasks: what there is to do.
+    """
+    return max(1, min(asked or allowed_cores(), tasks))
+
 
 @contextlib.contextmanager
 def open_workers(

@@ -5,6 +5,7 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 
 from robustscanner_jax.charset import Charset
 from robustscanner_jax.models.robustscanner import RobustScanner
@@ -14,6 +15,20 @@ MAX_LEN = 6
 HEIGHT, WIDTH = 16, 32  # pixels
 ROWS, COLUMNS = 2, 8  # of the map
 BATCH = 64  # one size for most tests: every other is a compilation
+
+
+convolution_of_xla = functools.partial(
+    jax.lax.conv_general_dilated,
+    window_strides=(1, 1),
+    padding="SAME",
+    dimension_numbers=("NHWC", "HWIO", "NHWC"),
+)
+
+
+def distance(first, second) -> float:
+    """Returns the norm of what differs, against the norm of the first."""
+    difference = optax.tree.sub(first, second)
+    return float(optax.tree.norm(difference) / optax.tree.norm(first))
 
 
 def small_model(**changes) -> RobustScanner:

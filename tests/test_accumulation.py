@@ -6,28 +6,13 @@ import jax
 import jax.numpy as jnp
 import optax
 import pytest
-from helpers import CHARSET, MAX_LEN, eloquent, small_model
-from training import RULE
+from helpers import CHARSET, MAX_LEN, distance, eloquent, small_model
+from training import RULE, gradients_of
 
 from robustscanner_jax import partition
 from robustscanner_jax.data.pipeline import DEVICE_KEYS, fake_batch
-from robustscanner_jax.steps import gradients
 
-MODEL = small_model()
-
-
-@functools.partial(jax.jit, static_argnames=("accumulate", "train"))
-def compute(variables, batch, *, accumulate, train):
-    return gradients(
-        variables["params"],
-        variables["batch_stats"],
-        batch,
-        model=MODEL,
-        mean=RULE.mean,
-        scale=RULE.scale,
-        accumulate=accumulate,
-        train=train,
-    )
+compute = functools.partial(gradients_of, small_model())
 
 
 def batch_of(size=8):
@@ -36,12 +21,6 @@ def batch_of(size=8):
     for row in range(0, size, 4):
         batch["tokens"][row], batch["weight"][row] = CHARSET.pad_id, 0
     return {name: jnp.asarray(batch[name]) for name in DEVICE_KEYS}
-
-
-def distance(first, second) -> float:
-    """Returns the norm of what differs, against the norm of the first."""
-    difference = jax.tree.map(lambda x, y: x - y, first, second)
-    return float(optax.tree.norm(difference) / optax.tree.norm(first))
 
 
 @pytest.mark.slow

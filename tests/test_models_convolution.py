@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers import convolution_of_xla
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -51,16 +52,15 @@ def test_the_kernels_gradient_is_that_of_xla(rows, columns, channels, features, 
     rng = np.random.default_rng(0)
     x = rng.standard_normal((3, rows, columns, channels), np.float32)
     y_bar = rng.standard_normal((3, rows, columns, features), np.float32)
-    convolve = functools.partial(
-        jax.lax.conv_general_dilated,
-        window_strides=(1, 1),
-        padding="SAME",
-        dimension_numbers=("NHWC", "HWIO", "NHWC"),
-    )
     zeros = jnp.zeros((kernel, kernel, channels, features))
-    (want,) = jax.linear_transpose(lambda k: convolve(x, k), zeros)(y_bar)
-    got = jax.jit(kernel_gradient, static_argnums=2)(x, y_bar, kernel)
-    np.testing.assert_allclose(got, want, rtol=0, atol=1e-5 * abs(want).max())
+    for dtype in (jnp.float32, jnp.bfloat16):
+        factors = x.astype(dtype), y_bar.astype(dtype)
+        maps, bars = (factor.astype(np.float32) for factor in factors)
+        convolve = functools.partial(convolution_of_xla, maps)
+        (want,) = jax.linear_transpose(convolve, zeros)(bars)
+        got = jax.jit(kernel_gradient, static_argnums=2)(*factors, kernel)
+        assert got.dtype == jnp.float32  # the sums, whatever the factors
+        np.testing.assert_allclose(got, want, rtol=0, atol=1e-5 * abs(want).max())
 
 
 @pytest.mark.parametrize("size", [ENOUGH_CELLS, (3, 4)])
@@ -105,21 +105,26 @@ def test_float64_stays_float64():
 
 
 @pytest.mark.parametrize(
-    ("factors", "module", "function"),
+    ("factors", "module", "function", "shape_of"),
     [
-        (jnp.float32, convolution, "kernel_gradient"),
-        (jnp.bfloat16, tiles, "convolution"),
-        (jnp.bfloat16, tiles, "gradients"),
+        (
+            jnp.float32,
+            convolution,
+            "kernel_gradient",
+            lambda x, y_bar, size: (size, size, x.shape[-1], y_bar.shape[-1]),
+        ),
+        (jnp.bfloat16, tiles, "convolution", lambda x, kernel: kernel.shape),
+        (jnp.bfloat16, tiles, "gradients", lambda x, kernel, y_bar: kernel.shape),
     ],
 )
 def test_every_convolution_of_the_network_takes_the_choice(
-    monkeypatch, factors, module, function
+    monkeypatch, factors, module, function, shape_of
 ):
-    calls = []
+    taken = []
     real = getattr(module, function)
 
     def spy(*args):
-        calls.append(args)
+        taken.append(shape_of(*args))
         return real(*args)
 
     monkeypatch.setattr(module, function, spy)
@@ -136,5 +141,5 @@ def test_every_convolution_of_the_network_takes_the_choice(
     )  # fmt: skip
     jax.eval_shape(jax.grad(loss), variables)
     kernels = [v for v in jax.tree.leaves(variables["params"]) if v.ndim == 4]
-    stem = 1  # of the image's three channels
-    assert len(calls) == len(kernels) - stem
+    stem = 3  # channels of the image: too few
+    assert sorted(taken) == sorted(k.shape for k in kernels if k.shape[2] != stem)

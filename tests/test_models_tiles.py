@@ -1,22 +1,14 @@
 """Convolutions of bfloat16 tiles: all three passes are those of XLA."""
 
-import functools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers import convolution_of_xla
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from robustscanner_jax.models import tiles
-
-xla = functools.partial(
-    jax.lax.conv_general_dilated,
-    window_strides=(1, 1),
-    padding="SAME",
-    dimension_numbers=("NHWC", "HWIO", "NHWC"),
-)
 
 
 def representable(rng, *shape):
@@ -25,16 +17,15 @@ def representable(rng, *shape):
     return x.astype(jnp.float32)
 
 
-def all_passes(convolution, gradients, x, kernel, y_bar):
-    return convolution(x, kernel), *gradients(x, kernel, y_bar)
+@jax.jit
+def of_tiles(x, kernel, y_bar):
+    """Returns all three passes: the maps, and the gradients by input and kernel."""
+    return tiles.convolution(x, kernel), *tiles.gradients(x, kernel, y_bar)
 
 
 def of_xla(x, kernel, y_bar):
-    y, pull = jax.vjp(xla, x, kernel)
+    y, pull = jax.vjp(convolution_of_xla, x, kernel)
     return y, *pull(y_bar)
-
-
-of_tiles = jax.jit(functools.partial(all_passes, tiles.convolution, tiles.gradients))
 
 
 @settings(max_examples=8)  # each is compiled

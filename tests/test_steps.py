@@ -5,10 +5,18 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
-from helpers import CHARSET, HEIGHT, MAX_LEN, WIDTH, apply, eloquent, small_model
-from training import RULE
+from helpers import (
+    CHARSET,
+    HEIGHT,
+    MAX_LEN,
+    WIDTH,
+    apply,
+    distance,
+    eloquent,
+    small_model,
+)
+from training import RULE, gradients_of
 
 from robustscanner_jax.data.pipeline import DEVICE_KEYS, fake_batch
 from robustscanner_jax.losses import token_cross_entropy
@@ -18,7 +26,6 @@ from robustscanner_jax.steps import (
     TrainState,
     average_decay,
     create_state,
-    gradients,
     train_step,
 )
 
@@ -312,31 +319,19 @@ def test_a_frozen_backbone_computes_as_in_use():
 
 
 def test_products_tap_by_tap_give_the_gradients_of_xla():
-    assert _distance(training_factors=jnp.float32) < 1e-5
+    assert _rounding(training_factors=jnp.float32) < 1e-5
 
 
 def test_products_of_bfloat16_round_less_than_accelerators_do():
     # This network multiplies any rounding: it is compared with itself.
-    rounded = _distance(training_factors=jnp.bfloat16)
-    assert 0 < rounded < _distance(dtype=jnp.bfloat16)
+    rounded = _rounding(training_factors=jnp.bfloat16)
+    assert 0 < rounded < _rounding(dtype=jnp.bfloat16)
 
 
-def _distance(**how) -> float:
+def _rounding(**how) -> float:
     """Returns how far gradients are from those of XLA, against the norm of these."""
-    exact, got = _gradients(MODEL), _gradients(MODEL.clone(**how))
-    difference = optax.tree.norm(optax.tree.sub(got, exact))
-    return float(difference / optax.tree.norm(exact))
-
-
-@functools.cache
-def _gradients(model):
-    compute = functools.partial(
-        gradients,
-        model=model,
-        mean=RULE.mean,
-        scale=RULE.scale,
-        accumulate=2,  # of three rows each
+    exact, got = (
+        gradients_of(model, eloquent(), batch_of(6), accumulate=2)[0]  # of three rows
+        for model in (MODEL, MODEL.clone(**how))
     )
-    variables = eloquent()
-    batch = batch_of(6)
-    return jax.jit(compute)(variables["params"], variables["batch_stats"], batch)[0]
+    return distance(exact, got)

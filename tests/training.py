@@ -26,7 +26,7 @@ from robustscanner_jax.checkpoint import Checkpoints
 from robustscanner_jax.optim import make_optimizer
 from robustscanner_jax.preprocessing import Preprocessing
 from robustscanner_jax.recognizer import Recognizer
-from robustscanner_jax.steps import create_state
+from robustscanner_jax.steps import create_state, gradients
 from robustscanner_jax.weights import Weights
 
 WORDS = ["bad", "cab", "dead", "face", "gag", "head", "a", "chef"]
@@ -46,6 +46,21 @@ def draw_word(text: str, height: int = 24) -> np.ndarray:
 def encode(image: np.ndarray, suffix: str = ".png") -> bytes:
     """Returns BGR pixels as the bytes of a file."""
     return cv2.imencode(suffix, image)[1].tobytes()
+
+
+@functools.partial(jax.jit, static_argnames=("model", "accumulate", "train"))
+def gradients_of(model, variables, batch, *, accumulate=1, train=True):
+    """Returns what `steps.gradients` does, with the preprocessing of the tests."""
+    return gradients(
+        variables["params"],
+        variables["batch_stats"],
+        batch,
+        model=model,
+        mean=RULE.mean,
+        scale=RULE.scale,
+        accumulate=accumulate,
+        train=train,
+    )
 
 
 class ListSource:

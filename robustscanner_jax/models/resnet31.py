@@ -126,8 +126,7 @@ class ResNet31(nn.Module):
       channel_scale: factor on all channels; 1 is the published network.
       unbiased_variance: see `BatchNorm`.
       dtype: of the computation; parameters stay float32.
-      training_factors: of the convolutions, see `same_conv`; moves speed and
-        rounding.
+      training_factors: of the convolutions, see `same_conv`; moves speed and rounding.
     """
 
     channel_scale: float = 1.0

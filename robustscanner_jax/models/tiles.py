@@ -30,7 +30,7 @@ def convolution(
     rows = _rows(kernel)
 
     def of_group(maps):
-        return _of_rows(_wide(maps, kernel.shape[0]), rows).astype(x.dtype)
+        return _convolve(maps, rows).astype(x.dtype)
 
     return _joined(lax.map(of_group, _groups(x)), len(x))
 
@@ -60,12 +60,8 @@ def gradients(
 
     def add_group(sums, group):
         maps, bar, column = group
-        wide, h = _wide(maps, size), maps.shape[1]
-        products = [
-            _dot(column, wide[:, row : row + h].reshape(-1, size * c))
-            for row in range(size)
-        ]
-        x_bar = _of_rows(_wide(bar, size), turned).astype(x.dtype)
+        products = [_dot(column, cells) for cells in _by_row(maps, size)]
+        x_bar = _convolve(bar, turned).astype(x.dtype)
         return sums + jnp.stack(products), x_bar
 
     zeros = jnp.zeros((size, c2, size * c), jnp.float32)
@@ -103,24 +99,22 @@ def _rows(kernel: Float[Array, "k k c c2"]) -> UInt16[Array, "k kc c2"]:
     return _bits(kernel).reshape(size, size * c, c2)
 
 
-def _wide(x: Float[Array, "g h w c"], size: int) -> UInt16[Array, "g h2 w kc"]:
-    """Returns the maps between zeros; a cell has the channels of a row of taps."""
-    edge, w = size // 2, x.shape[2]
+def _by_row(x: Float[Array, "g h w c"], size: int) -> list[UInt16[Array, "ghw kc"]]:
+    """Returns what each row of a kernel sees: in a cell the channels of its taps."""
+    _g, h, w, c = x.shape
+    edge = size // 2
     padded = jnp.pad(_bits(x), ((0, 0), (edge, edge), (edge, edge), (0, 0)))
     shifted = [padded[:, :, column : column + w] for column in range(size)]
-    return jnp.concatenate(shifted, axis=-1)
+    wide = jnp.concatenate(shifted, axis=-1)
+    return [wide[:, row : row + h].reshape(-1, size * c) for row in range(size)]
 
 
-def _of_rows(
-    wide: UInt16[Array, "g h2 w kc"], rows: UInt16[Array, "k kc c2"]
+def _convolve(
+    x: Float[Array, "g h w c"], rows: UInt16[Array, "k kc c2"]
 ) -> Float[Array, "g h w c2"]:
-    g, h2, w, channels = wide.shape
-    h = h2 - len(rows) + 1
-    products = [
-        _dot(wide[:, number : number + h].reshape(-1, channels), row)
-        for number, row in enumerate(rows)
-    ]
-    return sum(products[1:], products[0]).reshape(g, h, w, -1)
+    seen = _by_row(x, len(rows))
+    products = [_dot(cells, row) for cells, row in zip(seen, rows, strict=True)]
+    return sum(products[1:], products[0]).reshape(*x.shape[:3], -1)
 
 
 def _dot(a: UInt16[Array, "m k"], b: UInt16[Array, "k n"]) -> Float[Array, "m n"]:

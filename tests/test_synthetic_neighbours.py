@@ -17,6 +17,7 @@ from data_prep.synthetic.settings import plain
 from tests.synthetic_fonts import fonts_or_skip
 
 OPTIONS = plain(get_settings("full"))
+LOOSE = plain(get_settings("loose"))
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -51,11 +52,11 @@ def turned_page(font, ink, degrees):
     return neighbours.Page((maps[0][box], maps[1][box]), (1.0, 1.0), ink, font)
 
 
-@settings(deadline=None, max_examples=40)
-@given(seed=st.integers(0, 10_000))
-def test_neighbours_fit_the_picture_and_cover_nothing_of_the_word(tools, seed):
+@settings(deadline=None, max_examples=80)
+@given(seed=st.integers(0, 10_000), options=st.sampled_from([OPTIONS, LOOSE]))
+def test_neighbours_fit_the_picture_and_cover_nothing_of_the_word(tools, seed, options):
     dice = Dice(1, seed)
-    shape = render.draw_shape(dice, "Harbour", tools, OPTIONS)
+    shape = render.draw_shape(dice, "Harbour", tools, options)
     if shape is None:
         return
     around = draw_around(tools, dice, shape.text, shape.page)
@@ -77,6 +78,26 @@ def test_the_upright_box_of_a_climbing_word_shows_its_neighbours(tools):
         shown[degrees] = np.mean([(around > 128).mean() for around in drawn])
     assert shown[0] < 0.01  # a tight box around straight text has no room
     assert shown[20] > 0.05
+
+
+def test_loose_crops_show_other_lines_and_the_word_between_them(tools):
+    crops, with_lines = 0, 0
+    for seed in range(60):
+        dice = Dice(7, seed)
+        shape = render.draw_shape(dice, "Harbour", tools, LOOSE)
+        if shape is None:
+            continue
+        crops += 1
+        left, top, across, down = cv2.boundingRect((shape.outline > 40).view(np.uint8))
+        rows, columns = shape.outline.shape
+        assert abs(top + down / 2 - rows / 2) < 0.2 * rows
+        assert abs(left + across / 2 - columns / 2) < 0.25 * columns
+        assert min(top, rows - top - down) > 0.25 * min(across, down)
+        around = draw_around(tools, dice, shape.text, shape.page, line_share=1.0)
+        above, below = around[:top].any(), around[top + down :].any()
+        with_lines += bool(above and below)
+    assert crops > 50
+    assert with_lines > 0.8 * crops
 
 
 def test_lines_run_along_the_word(tools):

@@ -167,6 +167,41 @@ def test_a_side_is_as_tight_or_loose_as_was_drawn(tight_share):
             assert low * 40 - 1 <= margin <= high * 40 + 1
 
 
+@given(seeds, st.integers(20, 400), st.integers(10, 60))
+def test_a_wide_box_has_room_on_all_sides_and_the_text_in_its_middle(
+    seed, width, height
+):
+    dice = Dice(15, seed)
+    options = with_options("box", wide_share=1.0)
+    room = geometry.draw_room(dice, options)
+    assert options.wide[0] <= room <= options.wide[1]
+    maps = geometry.inverse_map(
+        dice, geometry.Bend(), width, height, shared_fields(), room
+    )
+    assert maps is not None
+    inside = (np.abs(maps[0]) <= width / 2) & (np.abs(maps[1]) <= height / 2)
+    mask = inside.astype(np.uint8) * 255
+    left, top, across, down = cv2.boundingRect(mask)
+    rows, columns = geometry.draw_box(dice, mask, options, room)
+    around = np.array(
+        [
+            (top - rows.start) / 1.0,
+            (rows.stop - top - down) / 1.0,
+            (left - columns.start) / 0.6,
+            (columns.stop - left - across) / 0.6,
+        ]
+    ) / min(across, down)
+    rounding = 2 / min(across, down)
+    assert (around > 0.75 * room - rounding).all(), around
+    assert (around < 1.25 * room + rounding).all(), around
+
+
+def test_no_number_is_drawn_for_boxes_that_are_never_wide():
+    dice, other = Dice(16, 0), Dice(16, 0)
+    assert geometry.draw_room(dice, OPTIONS.box) == 0.0
+    assert dice.random() == other.random()
+
+
 def test_a_box_around_nothing_is_none():
     assert (
         geometry.draw_box(Dice(0, 0), np.zeros((50, 50), np.uint8), OPTIONS.box) is None

@@ -292,12 +292,13 @@ def test_the_easy_strings_have_the_look_and_the_letters_of_the_easy_words():
         assert label not in vocabulary.known
 
 
-def test_a_preset_for_ablation_leaves_out_one_thing():
+def test_a_preset_that_stands_for_one_thing_changes_nothing_else():
     full = get_settings("full").to_dict()
     for preset, section in (
         ("no-random", {"words"}),
         ("few-fonts", {"fonts"}),
         ("no-textures", {"background", "fill"}),
+        ("loose", {"box", "neighbours", "geometry"}),
     ):
         other = get_settings(preset).to_dict()
         assert {name for name in full if full[name] != other[name]} == section

@@ -12,6 +12,9 @@ from data_prep.synthetic.fields import Fields
 
 CELL = 6  # pixels between the points where the map is computed
 _EDGE = 0.48  # room that is mapped around the text, of the shorter side
+_ASIDE = 1.2  # margins left and right, of those above and below
+_WIDE_ASIDE = 0.6  # the same for wide boxes
+_OFF_CENTRE = 0.25  # by how much each side of a wide box is off the margin drawn for it
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,20 +88,40 @@ def draw_bend(
     )
 
 
+def draw_room(dice: Dice, settings: SimpleNamespace) -> float:
+    """Returns the margin of a wide box, of the shorter side of the text; 0: not wide.
+
+    Args:
+      dice: where the numbers come from.
+      settings: the section `box`.
+    """
+    if settings.wide_share and dice.chance(settings.wide_share):
+        return dice.uniform(*settings.wide)
+    return 0.0
+
+
 def inverse_map(
-    dice: Dice, bend: Bend, width: float, height: float, fields: Fields
+    dice: Dice,
+    bend: Bend,
+    width: float,
+    height: float,
+    fields: Fields,
+    room: float = 0.0,
 ) -> tuple[np.ndarray, np.ndarray] | None:
     """Returns where each pixel of the bent picture lies in the straight text.
 
     Two maps [h, w] float32, x and y, in pixels from the middle of a text of `width`
     and `height`. The maps hold the whole text and a margin of 0.48 of its shorter
-    side. None when a bend is so strong that the text leaves the canvas.
+    side, or what a wide box needs (`room`, from `draw_room`). None when a bend is so
+    strong that the text leaves the canvas.
     """
+    edge = max(_EDGE, (1 + _OFF_CENTRE) * room)
     extra = width * abs(bend.curve) / 5.5
     cos, sin = abs(math.cos(bend.angle)), abs(math.sin(bend.angle))
     reach = height + extra
-    half_x = 0.75 * (width * cos + reach * (sin + abs(bend.shear))) + 0.9 * height + 8
-    half_y = 0.75 * (reach * cos + width * (sin + abs(bend.side))) + 0.9 * height + 8
+    around = (0.9 + edge - _EDGE) * height + 8
+    half_x = 0.75 * (width * cos + reach * (sin + abs(bend.shear))) + around
+    half_y = 0.75 * (reach * cos + width * (sin + abs(bend.side))) + around
     columns, rows = int(2 * half_x / CELL) + 2, int(2 * half_y / CELL) + 2
     x = (np.arange(columns, dtype=np.float32) - (columns - 1) / 2) * CELL
     y = (np.arange(rows, dtype=np.float32) - (rows - 1) / 2)[:, None] * CELL
@@ -115,7 +138,7 @@ def inverse_map(
         return None
     if left + across == columns or top + down == rows:
         return None
-    margin = 2 + math.ceil(_EDGE * min(across, down))
+    margin = 2 + math.ceil(edge * min(across, down))
     left, right = max(0, left - margin), min(columns, left + across + margin)
     top, bottom = max(0, top - margin), min(rows, top + down + margin)
     size = ((right - left) * CELL, (bottom - top) * CELL)
@@ -176,11 +199,12 @@ def warp(
 
 
 def draw_box(
-    dice: Dice, mask: np.ndarray, settings: SimpleNamespace
+    dice: Dice, mask: np.ndarray, settings: SimpleNamespace, room: float = 0.0
 ) -> tuple[slice, slice] | None:
     """Returns the rows and columns that a detector might cut out around the text.
 
-    Each side is tight or loose by itself; a tight one may lose a few per cent.
+    Each side is tight or loose by itself; a tight one may lose a few per cent. With
+    `room` (from `draw_room`) the box is wide, and the text near its middle.
     None when nothing of the text is left.
     """
     _, ink = cv2.threshold(mask, 40, 255, cv2.THRESH_BINARY)
@@ -188,13 +212,18 @@ def draw_box(
     if width < 3 or height < 6:
         return None
     short = min(width, height)
-    margins = []
-    for _ in range(4):
-        tight = dice.chance(settings.tight_share)
-        margins.append(dice.uniform(*(settings.tight if tight else settings.loose)))
+    if room:
+        low, high = (1 - _OFF_CENTRE) * room, (1 + _OFF_CENTRE) * room
+        margins = [dice.uniform(low, high) for _ in range(4)]
+    else:
+        margins = []
+        for _ in range(4):
+            tight = dice.chance(settings.tight_share)
+            margins.append(dice.uniform(*(settings.tight if tight else settings.loose)))
+    aside = _WIDE_ASIDE if room else _ASIDE
     rows, columns = mask.shape
-    x0 = max(0, int(left - 1.2 * margins[0] * short))
-    x1 = min(columns, int(left + width + 1.2 * margins[1] * short + 1))
+    x0 = max(0, int(left - aside * margins[0] * short))
+    x1 = min(columns, int(left + width + aside * margins[1] * short + 1))
     y0 = max(0, int(top - margins[2] * short))
     y1 = min(rows, int(top + height + margins[3] * short + 1))
     if x1 - x0 < 5 or y1 - y0 < 7:

@@ -36,7 +36,8 @@ def get_settings(preset: str = "full") -> ConfigDict:
 
     `full` is calibrated on real crops, `easy` is for minutes of training on a CPU;
     `randtext` and `easy-randtext` show strings without context in the look of either,
-    `easy-mixed` as many such strings as words. For ablations,
+    `easy-mixed` as many such strings as words; `loose` has crops so loose that most
+    show other lines, the text in the middle. For ablations,
     `full` without random strings (`no-random`), with 16 fonts (`few-fonts`), and
     without textures in background and fill (`no-textures`).
 
@@ -113,6 +114,13 @@ def _make_randtext(settings: Any) -> None:
     settings.words.shares = ConfigDict({"random": 1.0})
 
 
+def _make_loose(settings: Any) -> None:
+    settings.box.wide_share = 1.0
+    settings.neighbours.share = 0.75
+    settings.neighbours.line_share = 0.85
+    settings.geometry.log_height = (2.85, 0.5)
+
+
 def _drop_random(settings: Any) -> None:
     shares = settings.words.shares
     shares.word, shares.random = shares.word + shares.random, 0.0
@@ -130,6 +138,7 @@ def _drop_textures(settings: Any) -> None:
 
 PRESETS: dict[str, Callable[[Any], None]] = {
     "full": _leave,
+    "loose": _make_loose,
     "easy": _make_easy,
     "easy-mixed": _make_easy_mixed,
     "easy-randtext": _make_easy_randtext,

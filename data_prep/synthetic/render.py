@@ -260,13 +260,14 @@ def draw_shape(
     layers, layer_scale = glyphs.scale_and_pad(mask, (scale_x, scale_y))
     if style:
         layers = glyphs.add_style(dice, layers, style, text_height, settings.style)
-    maps = geometry.inverse_map(dice, bend, text_width, text_height, tools.fields)
+    room = geometry.draw_room(dice, settings.box)
+    maps = geometry.inverse_map(dice, bend, text_width, text_height, tools.fields, room)
     if maps is None:
         return None
     layers = geometry.warp(layers, maps, layer_scale)
     page = neighbours.Page(maps, (scale_x, scale_y), mask.shape, opened)
     shape = Shape(layers, style, text, text_height, height / drawn, page)
-    box = geometry.draw_box(dice, shape.outline, settings.box)
+    box = geometry.draw_box(dice, shape.outline, settings.box, room)
     if box is None:
         return None
     layers = np.ascontiguousarray(layers[box])

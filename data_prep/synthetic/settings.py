@@ -150,6 +150,8 @@ def _box() -> ConfigDict:
     box.tight_share = 0.65  # of the four sides, each by itself
     box.tight = (-0.02, 0.14)  # margin, of the shorter side of the text
     box.loose = (0.0, 0.46)
+    box.wide_share = 0.0  # of the pictures have room for more lines on all sides
+    box.wide = (0.45, 1.25)  # margin of those, above and below
     return box
 
 

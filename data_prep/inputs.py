@@ -10,11 +10,11 @@ from __future__ import annotations
 import glob
 import os
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 from typing import Any, Protocol
 
 from data_prep import checks, input_digest
 from data_prep.checks import Dropped
+from robustscanner_jax.data import pages
 from robustscanner_jax.data.file_source import find_root, image_files
 from robustscanner_jax.data.label_lines import Row
 from robustscanner_jax.data.labels import detect_label_format, read_labels
@@ -27,6 +27,7 @@ from robustscanner_jax.data.sources import Source, label_files, open_source
 LABEL_FORMATS = {
     "tsv": "path TAB label",
     "paddleocr": "path TAB label",
+    "paddleocr-pages": "PaddleOCR pages",
     "icdar": "ICDAR gt.txt",
     "mjsynth-list": "MJSynth annotation",
     "mmocr-json": "MMOCR json",
@@ -44,8 +45,8 @@ FORMATS = ("auto", *LABEL_FORMATS, *_OTHER_FORMATS)
 _LABEL_STEMS = ("labels", "label", "gt")
 
 
-# A row of a label file as (image path, text), or why it is none.
-Labelled = tuple[str, str] | Dropped
+# A row of a label file, or why it is none.
+Labelled = Row | Dropped
 
 
 class Input(Protocol):
@@ -117,36 +118,41 @@ class LabelFileInput:
         return input_digest.of_file(self._path)
 
     def entries(self) -> Iterator[Labelled]:
-        """Yields a pair for each row, and each line that is none."""
+        """Yields each row, and each line that is none."""
         return list_labels(self._path)
 
     def read(self, entry: Labelled) -> list[Record | Dropped]:
         """Returns the record of one line."""
-        return [entry if isinstance(entry, Dropped) else read_image(self._root, *entry)]
+        return [entry if isinstance(entry, Dropped) else read_row(self._root, entry)]
 
 
 def list_labels(path: str | os.PathLike[str]) -> Iterator[Labelled]:
-    """Yields (image path, text) of each row of a label file; see `labels.read_labels`.
+    """Yields each row of a label file; see `labels.read_labels`.
 
     A line that gives no row comes as the `Dropped` that it will be counted as.
     """
     for row in read_labels(os.fspath(path)):
         if isinstance(row, Row):
-            yield row.path, row.text
+            yield row
         else:
             yield Dropped(*row)
 
 
 def read_image(root: str | os.PathLike[str], path: str, text: str) -> Record | Dropped:
     """Returns an image file below `root` as a record whose id is its path."""
+    return read_row(root, Row("", path, text))
+
+
+def read_row(root: str | os.PathLike[str], row: Row) -> Record | Dropped:
+    """Returns the record of a row of a label file whose images are below `root`."""
+    name = pages.record_id(row)
     try:
-        image = Path(root, path).read_bytes()
+        return Record(name, pages.image_bytes(root, row), row.text)
+    except FileNotFoundError as error:
+        return Dropped(name, checks.MISSING, str(error))
     except (OSError, ValueError) as error:  # ValueError: a NUL in the path
-        reason = checks.UNREADABLE_RECORD
-        if isinstance(error, FileNotFoundError):
-            reason = checks.MISSING
-        return Dropped(path, reason, str(error))
-    return Record(path, image, text)
+        reason = checks.INVALID_BOX if "region: " in str(error) else None
+        return Dropped(name, reason or checks.UNREADABLE_RECORD, str(error))
 
 
 def open_input(

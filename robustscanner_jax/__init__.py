@@ -7,7 +7,7 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from robustscanner_jax.image_like import ImageError
+    from robustscanner_jax.image_like import ImageError, Region
     from robustscanner_jax.inference import load_artefact
     from robustscanner_jax.models.robustscanner import Explanation
     from robustscanner_jax.reading import Reading
@@ -19,6 +19,7 @@ __all__ = [
     "ImageError",
     "Reading",
     "Recognizer",
+    "Region",
     "__version__",
     "load_artefact",
 ]
@@ -30,6 +31,7 @@ _MODULES = {
     "ImageError": "image_like",
     "Reading": "reading",
     "Recognizer": "recognizer",
+    "Region": "image_like",
     "load_artefact": "inference",
 }
 

@@ -3,6 +3,7 @@
 No JAX in here: an exported network is read where JAX is not installed.
 """
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,28 @@ from jaxtyping import UInt8
 from PIL import Image, ImageOps
 
 from robustscanner_jax.data.images import decode_image
+from robustscanner_jax.regions import cut_out
 
-# A path, the bytes of an image file, a PIL image, or a uint8 array: [h, w, 3] RGB,
-# [h, w] or [h, w, 1] grey.
-ImageLike = str | Path | bytes | Image.Image | np.ndarray
+
+@dataclasses.dataclass(frozen=True)
+class Region:
+    """One word of a page, where a text detector found it: an image like any other.
+
+    Attributes:
+      page: a path, the bytes of an image file, a PIL image, or an array. Of many
+        regions of a page, an array is decoded once.
+      points: the word's outline in pixels of the page, see `regions`: two corners of a
+        box, four corners clockwise from the text's top left, or more along its top and
+        back along its bottom.
+    """
+
+    page: "str | Path | bytes | Image.Image | np.ndarray"
+    points: Any
+
+
+# A path, the bytes of an image file, a PIL image, a uint8 array ([h, w, 3] RGB, [h, w]
+# or [h, w, 1] grey), or a region of one of these.
+ImageLike = str | Path | bytes | Image.Image | np.ndarray | Region
 
 
 class ImageError(ValueError):
@@ -38,7 +57,12 @@ def is_image(value: Any) -> bool:
     """Returns whether this is one image: not a batch `[n, h, w, 3]`, nor a list."""
     if isinstance(value, np.ndarray):
         return value.ndim != 4
-    return isinstance(value, str | Path | bytes | Image.Image)
+    return isinstance(value, str | Path | bytes | Image.Image | Region)
+
+
+def file_of(image: ImageLike) -> Any:
+    """Returns what an image is read from: itself, or the page of a region."""
+    return image.page if isinstance(image, Region) else image
 
 
 def to_bgr(image: ImageLike) -> UInt8[np.ndarray, "h w 3"]:
@@ -48,9 +72,12 @@ def to_bgr(image: ImageLike) -> UInt8[np.ndarray, "h w 3"]:
 
     Raises:
       TypeError: of no kind that `ImageLike` names.
-      ValueError: not an image, damaged, or an array of another shape.
+      ValueError: not an image, damaged, an array of another shape, or a region that
+        is none.
       OSError: its file cannot be read.
     """
+    if isinstance(image, Region):
+        return _cut_out(image)
     if isinstance(image, str | Path):
         return decode_image(Path(image).read_bytes())
     if isinstance(image, bytes):
@@ -59,8 +86,8 @@ def to_bgr(image: ImageLike) -> UInt8[np.ndarray, "h w 3"]:
         image = _pixels(image)
     if not isinstance(image, np.ndarray):
         raise TypeError(
-            "expected a path, the bytes of an image file, a PIL image or a numpy "
-            f"array, got {type(image).__name__}"
+            "expected a path, the bytes of an image file, a PIL image, a numpy array "
+            f"or a Region, got {type(image).__name__}"
         )
     rgb = image[..., None] if image.ndim == 2 else image
     if rgb.ndim != 3 or rgb.shape[2] not in (1, 3):
@@ -69,6 +96,14 @@ def to_bgr(image: ImageLike) -> UInt8[np.ndarray, "h w 3"]:
             f"got an array of shape {image.shape}"
         )
     return np.ascontiguousarray(np.broadcast_to(rgb, (*rgb.shape[:2], 3))[..., ::-1])
+
+
+def _cut_out(region: Region) -> UInt8[np.ndarray, "h w 3"]:
+    page = region.page
+    if isinstance(page, np.ndarray) and page.ndim == 3:
+        # Cut before the channels are put in order, which copies.
+        return to_bgr(cut_out(page, region.points))
+    return np.ascontiguousarray(cut_out(to_bgr(page), region.points))
 
 
 def _pixels(image: Image.Image) -> UInt8[np.ndarray, "h w 3"]:

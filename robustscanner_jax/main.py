@@ -10,7 +10,8 @@ python -m robustscanner_jax.main --mode=serve --port=8000
 
 The first line trains: that mode is the default. --config.KEY=VALUE overrides any key
 of configs/default.py, such as --config.train.steps=1000. A list that predict reads is a
-.txt or .tsv file, `path` or `path TAB label` a line, relative to the list's folder.
+.txt or .tsv file, `path` or `path TAB label` a line, relative to the list's folder;
+or `path TAB JSON`, the words of a page as a text detector found them.
 """
 
 import difflib

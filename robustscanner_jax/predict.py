@@ -2,18 +2,20 @@
 
 import itertools
 import json
+import operator
 import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from robustscanner_jax.data.label_lines import BOM
-from robustscanner_jax.image_like import ImageError
+from robustscanner_jax.image_like import ImageError, ImageLike, Region, to_bgr
 from robustscanner_jax.reading import Reader, Reading
 from robustscanner_jax.recognizer import Recognizer
+from robustscanner_jax.regions import parse_regions
 from robustscanner_jax.report import draw_attention
 from robustscanner_jax.rotation import Row
 
@@ -21,29 +23,43 @@ IMAGE_SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".we
 LIST_SUFFIXES = {".tsv", ".txt"}
 
 
-def find_images(paths: Iterable[str]) -> Iterator[Path]:
+class Target(NamedTuple):
+    """What to read: an image file, or one region of it."""
+
+    path: Path
+    number: int | None = None  # of the region on its page, from 0; None: all of it
+    points: Any = None  # of the region, see `regions`
+
+    @property
+    def name(self) -> str:
+        """The path, and of a region `#` and its number."""
+        return str(self.path) if self.number is None else f"{self.path}#{self.number}"
+
+
+def find_images(paths: Iterable[str]) -> Iterator[Target]:
     """Yields files as they are and the images of folders, sorted, subfolders included.
 
-    A file that ends in .txt or .tsv is a list of such paths, see `listed_paths`. What
-    does not exist comes as well, and a folder without images: reading it gives the
-    error.
+    A file that ends in .txt or .tsv is a list of such paths, see `listed`. What does
+    not exist comes as well, and a folder without images: reading it gives the error.
 
     Raises:
       ValueError: a list cannot be read, or names nothing.
     """
     for given in map(Path, paths):
         is_list = given.suffix.lower() in LIST_SUFFIXES and not given.is_dir()
-        for path in listed_paths(given) if is_list else [given]:
+        for target in listed(given) if is_list else [Target(given)]:
             # Not `Path.is_dir`: it raises for a name that is too long.
-            found = path.rglob("*") if os.path.isdir(path) else ()
+            found = target.path.rglob("*") if os.path.isdir(target.path) else ()
             images = sorted(p for p in found if p.suffix.lower() in IMAGE_SUFFIXES)
-            yield from images or [path]
+            yield from map(Target, images) if images else [target]
 
 
-def listed_paths(path: Path) -> list[Path]:
-    """Returns the paths in a list of `path` or `path TAB label`, a line each.
+def listed(path: Path) -> list[Target]:
+    """Returns the images in a list of `path` or `path TAB label`, a line each.
 
-    They are relative to the list's folder, and may be no UTF-8; labels are ignored.
+    Paths are relative to the list's folder, and may be no UTF-8; labels are ignored.
+    `path TAB JSON`, as text detectors write it (see `regions.parse_regions`), gives the
+    regions of a page, and none where it lists none.
 
     Raises:
       ValueError: the list cannot be read, or names nothing.
@@ -52,10 +68,40 @@ def listed_paths(path: Path) -> list[Path]:
         lines = path.read_bytes().removeprefix(BOM).split(b"\n")
     except OSError as error:
         raise ValueError(f"list of images {path}: {error.strerror}") from None
-    names = [line.removesuffix(b"\r").partition(b"\t")[0] for line in lines]
-    if not any(names):
+    targets, named = [], False
+    for line in lines:
+        name, _, label = line.removesuffix(b"\r").partition(b"\t")
+        if not name:
+            continue
+        named = True
+        image = path.parent / os.fsdecode(name)
+        regions = parse_regions(label.decode("utf-8", "replace"))
+        if regions is None:
+            targets.append(Target(image))
+        for number, (points, _) in enumerate(regions or ()):
+            targets.append(Target(image, number, points))
+    if not named:
         raise ValueError(f"list of images {path}: expected a path a line, got none")
-    return [path.parent / os.fsdecode(name) for name in names if name]
+    return targets
+
+
+def open_images(targets: Iterable[Target]) -> Iterator[ImageLike]:
+    """Yields what to read for each target; regions in a row share their page's pixels.
+
+    A page that cannot be read comes as its path: reading it gives the error.
+    """
+    for path, of_page in itertools.groupby(targets, operator.attrgetter("path")):
+        page: Any = None
+        for target in of_page:
+            if target.number is None:
+                yield path
+                continue
+            if page is None:
+                try:
+                    page = np.ascontiguousarray(to_bgr(path)[..., ::-1])
+                except (ValueError, OSError):
+                    page = path
+            yield Region(page, target.points)
 
 
 def run(
@@ -68,7 +114,8 @@ def run(
 ) -> int:
     """Prints `path TAB text TAB confidence` for every image, in the order given.
 
-    An image that cannot be read gets a line on stderr; the others are still read.
+    A region of a page has `#` and its number behind the path. An image that cannot be
+    read gets a line on stderr; the others are still read.
 
     Args:
       recognizer: what reads.
@@ -77,7 +124,8 @@ def run(
         nothing.
       rotate_tall: see `rotation.turned_rows`.
       jsonl: whether to print a JSON object a line instead, see `reading_json`; where an
-        image cannot be read, one of `path` and `error`.
+        image cannot be read, one of `path` and `error`. That of a region has `region`,
+        its number, and `points` as well.
 
     Returns how many could not be read.
 
@@ -89,32 +137,41 @@ def run(
         kind = type(recognizer).__name__
         raise TypeError(f"pictures: expected a Recognizer to draw them, got {kind}")
     failed, drawn = 0, set[str]()
-    files = list(find_images(paths))
-    readings = recognizer.read_each(files, rotate_tall=rotate_tall)
-    for file, reading in zip(files, readings, strict=True):
+    targets = list(find_images(paths))
+    readings = recognizer.read_each(open_images(targets), rotate_tall=rotate_tall)
+    for target, reading in zip(targets, readings, strict=True):
         if isinstance(reading, ImageError):
-            is_folder = os.path.isdir(file)
+            is_folder = os.path.isdir(target.path)
             reason = "no image in this folder" if is_folder else reading.reason
-            print(f"{file}: {reason}", file=sys.stderr)
+            print(f"{target.name}: {reason}", file=sys.stderr)
             if jsonl:
-                print(_json_line({"path": str(file), "error": reason}), flush=True)
+                print(_json_line(_place(target) | {"error": reason}), flush=True)
             failed += 1
             continue
-        line = f"{file}\t{reading.text}\t{reading.confidence:.4f}"
-        print(reading_json(file, reading) if jsonl else line, flush=True)
+        line = f"{target.name}\t{reading.text}\t{reading.confidence:.4f}"
+        print(reading_json(target, reading) if jsonl else line, flush=True)
         if pictures is not None and isinstance(recognizer, Recognizer):
-            picture = pictures / f"{_unused(file.stem, drawn)}.png"
-            row = recognizer.row_of(file, rotate_tall=rotate_tall)
+            number = "" if target.number is None else f"-{target.number}"
+            picture = pictures / f"{_unused(target.path.stem + number, drawn)}.png"
+            (image,) = open_images([target])
+            row = recognizer.row_of(image, rotate_tall=rotate_tall)
             draw_reading(recognizer, row, picture)
     return failed
 
 
-def reading_json(file: Path, reading: Reading) -> str:
+def _place(target: Target) -> dict[str, Any]:
+    place: dict[str, Any] = {"path": str(target.path)}
+    if target.number is not None:
+        place |= {"region": target.number, "points": target.points}
+    return place
+
+
+def reading_json(target: Target, reading: Reading) -> str:
     """Returns path, text and confidences, rounded to six digits, as a line of JSON."""
     sure_of = [round(confidence, 6) for confidence in reading.character_confidences]
     return _json_line(
-        {
-            "path": str(file),
+        _place(target)
+        | {
             "text": reading.text,
             "confidence": round(reading.confidence, 6),
             "characters": list(reading.characters),

@@ -17,7 +17,13 @@ import numpy as np
 
 from robustscanner_jax import rotation
 from robustscanner_jax.charset import Charset
-from robustscanner_jax.image_like import ImageError, ImageLike, is_image, to_bgr
+from robustscanner_jax.image_like import (
+    ImageError,
+    ImageLike,
+    file_of,
+    is_image,
+    to_bgr,
+)
 from robustscanner_jax.preprocessing import Preprocessing
 from robustscanner_jax.rotation import Row, crop_rows
 
@@ -112,7 +118,8 @@ class Reader(abc.ABC):
         Args:
           images: one word crop, or an iterable of them. A crop is a path, the bytes of
             an image file, a PIL image, or a uint8 array: `[h, w, 3]` RGB, `[h, w]` or
-            `[h, w, 1]` grey. An array `[n, h, w, 3]` is n crops.
+            `[h, w, 1]` grey; or a `Region` of one of these. An array `[n, h, w, 3]` is
+            n crops.
           rotate_tall: crops over so many times as tall as wide are read at 90 and 270
             degrees as well, and the surest reading counts (see `rotation`); None: none.
 
@@ -180,7 +187,7 @@ class Reader(abc.ABC):
                 prepare = functools.partial(
                     self.rows_of, image, f"image {number}", rotate_tall
                 )
-                if isinstance(image, str | Path | bytes):
+                if isinstance(file_of(image), str | Path | bytes):
                     waiting.append(threads.submit(prepare).result)
                 else:
                     # At once: an iterator may give the same object again with other
@@ -206,8 +213,9 @@ class Reader(abc.ABC):
         Raises:
           TypeError: it is no image of any kind.
         """
-        if isinstance(image, str | Path):
-            name = str(image)
+        file = file_of(image)
+        if isinstance(file, str | Path):
+            name = str(file)
         try:
             return crop_rows(to_bgr(image), self.preprocessing, rotate_tall)
         except TypeError as error:

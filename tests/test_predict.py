@@ -36,7 +36,8 @@ def lines_of(capsys):
 
 
 def test_a_folder_is_searched_through_in_the_order_of_names(folder):
-    names = [str(p.relative_to(folder)) for p in predict.find_images([str(folder)])]
+    found = predict.find_images([str(folder)])
+    names = [str(target.path.relative_to(folder)) for target in found]
     assert names == [
         *(f"{i}.png" for i in range(8)),
         "inside/8.JPG",
@@ -46,7 +47,7 @@ def test_a_folder_is_searched_through_in_the_order_of_names(folder):
 
 def test_files_come_as_they_are_given(folder):
     paths = [str(folder / "notes.md"), str(folder / "nowhere.png")]
-    assert [str(p) for p in predict.find_images(paths)] == paths
+    assert [target.name for target in predict.find_images(paths)] == paths
 
 
 def test_a_list_names_images_and_folders_relative_to_itself(folder):
@@ -55,7 +56,8 @@ def test_a_list_names_images_and_folders_relative_to_itself(folder):
     body = f"8.JPG\tlabel\r\n\n../0.png\n../inside\n{folder}/1.png\n{name}\tx\ty"
     path.write_bytes(b"\xef\xbb\xbf" + os.fsencode(body))
     try:
-        found = list(predict.find_images([str(path), str(folder / "2.png")]))
+        targets = predict.find_images([str(path), str(folder / "2.png")])
+        found = [target.path for target in targets]
     finally:
         path.unlink()
     inside = folder / "inside"
@@ -84,7 +86,7 @@ def test_each_image_is_a_line_in_the_order_given(folder, capsys):
     assert predict.run(reader(), paths) == 0
     lines, err = lines_of(capsys)
     assert not err
-    expected = [*paths[:4], *map(str, predict.find_images([str(folder)]))]
+    expected = [*paths[:4], *(t.name for t in predict.find_images([str(folder)]))]
     assert [line[0] for line in lines] == expected
     readings = reader().read(expected)
     assert [line[1] for line in lines] == [r.text for r in readings]
@@ -138,7 +140,7 @@ def test_what_cannot_be_read_is_a_line_of_json_in_its_place(folder, capsys):
 def test_a_line_of_json_is_utf8_whatever_the_path_and_leads_back_to_it():
     name = b'caf\xe9 \xc3\xa9\t"x"\n.png'
     path = predict.Path(os.fsdecode(name))
-    line = predict.reading_json(path, Reading("é€", 0.5, (0.5, 1.0)))
+    line = predict.reading_json(predict.Target(path), Reading("é€", 0.5, (0.5, 1.0)))
     assert "\n" not in line and '"text": "é€"' in line  # as they are where they can be
     assert os.fsencode(json.loads(line.encode("utf-8"))["path"]) == name
 

@@ -96,7 +96,7 @@ def test_the_frames_of_a_film_are_read_though_pillow_gives_one_object_for_all():
 
 @pytest.mark.parametrize("wrong", [None, 7, {"image": 1}, ["a.png"], bytearray(3)])
 def test_what_is_no_image_is_named_with_what_was_expected(wrong):
-    message = "^image 1: expected a path, .* or a numpy array, got "
+    message = "^image 1: expected a path, .* a numpy array or a Region, got "
     with pytest.raises(TypeError, match=message + type(wrong).__name__):
         GreyReader().read([grey(10), wrong])
 

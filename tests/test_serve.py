@@ -58,6 +58,29 @@ def test_images_come_in_forms_and_in_json_and_keep_their_order(client):
     assert texts(client.post("/read", json={"image": encoded[0]})) == ["c"]
 
 
+def test_regions_of_a_page_are_read_in_their_order_and_a_bad_one_fails_alone(client):
+    import cv2
+    import numpy as np
+
+    page = np.zeros((60, 90, 3), np.uint8)
+    page[5:25, 10:50], page[30:50, 30:80] = 30, 10
+    data = cv2.imencode(".png", page)[1].tobytes()
+    quads = [
+        [[30, 30], [80, 30], [80, 50], [30, 50]],
+        [[10, 5], [50, 5]],
+        [10, 5, 50, 25],
+        [[48, 24], [12, 24], [11, 6], [48, 6]],
+    ]
+    form = [("regions", (None, json.dumps(quads))), ("image", ("page.png", data))]
+    encoded = base64.b64encode(data).decode()
+    as_json = client.post("/read", json={"image": encoded, "regions": quads})
+    for response in (client.post("/read", files=form), as_json):
+        assert response.status_code == 200
+        first, bad, third, last = response.json()["readings"]
+        assert [one["text"] for one in (first, third, last)] == ["a", "c", "c"]
+        assert bad["error"].startswith("region: expected a box from top left")
+
+
 def test_an_unreadable_image_fails_alone(client):
     form = [("image", png(10)), ("image", b"junk"), ("image", png(20))]
     first, bad, last = client.post("/read", files=form).json()["readings"]
@@ -110,8 +133,9 @@ def test_the_document_says_how_many_images_may_be_sent():
         content = operation["requestBody"]["content"]
         form = content["multipart/form-data"]["schema"]["properties"]["image"]
         assert form["maxItems"] == most
-        several = content["application/json"]["schema"]["oneOf"][1]["properties"]
-        assert several["images"]["maxItems"] == most
+        one, several = content["application/json"]["schema"]["oneOf"]
+        assert several["properties"]["images"]["maxItems"] == most
+        assert one["properties"]["regions"]["maxItems"] == most
     assert "more than one image" in operation["responses"]["400"]["description"]
 
 

@@ -27,7 +27,7 @@ from served import (  # noqa: E402
 from robustscanner_jax.serving import service as service_module  # noqa: E402
 from robustscanner_jax.serving.decoding import check_scans  # noqa: E402
 from robustscanner_jax.serving.limits import Limits  # noqa: E402
-from robustscanner_jax.serving.requests import images_of  # noqa: E402
+from robustscanner_jax.serving.requests import order_of  # noqa: E402
 from robustscanner_jax.serving.server import listen  # noqa: E402
 
 
@@ -75,6 +75,44 @@ def test_too_many_images_are_refused(client):
     assert response.json() == {"error": "5 images, expected at most 4 a request"}
 
 
+@pytest.mark.parametrize(
+    ("regions", "images", "status", "message"),
+    [
+        ([[0, 0, 9, 9]], 2, 400, "regions need one image, got 2"),
+        ([[0, 0, 9, 9]] * 5, 1, 413, "5 regions, expected at most 4 a request"),
+        ([], 1, 400, "expected regions as a list of at least one list of points"),
+        (None, 1, 400, "expected regions as a list"),
+        ({"points": [0, 0, 9, 9]}, 1, 400, "expected regions as a list"),
+        ("[[0", 1, 400, "expected regions as a list"),
+        ([[0, 0, 9]], 1, 422, "region: expected two corners"),
+        ([[90, 90, 99, 99]], 1, 422, "outside of the page of 80 x 48 pixels"),
+        ([[[0, 0], [1e5, 1], [1e5, 1e5], [0, 1e5]]], 1, 422, "far larger than the"),
+    ],
+)
+def test_regions_that_cannot_be_read_get_one_sentence(
+    client, regions, images, status, message
+):
+    text = regions if isinstance(regions, str) else json.dumps(regions)
+    form = [("image", png(10, (48, 80)))] * images + [("regions", (None, text))]
+    answers = [client.post("/read", files=form)]
+    if images == 1:
+        image = base64.b64encode(png(10, (48, 80))).decode()
+        body = {"image": image, "regions": regions}
+        answers.append(client.post("/read", json=body))
+    for answer in answers:
+        assert answer.status_code == status
+        fields = answer.json()
+        found = fields.get("error", fields.get("readings", [{}])[0].get("error"))
+        assert message in found
+
+
+def test_another_field_of_a_form_is_refused(client):
+    form = [("image", png(10)), ("rotate", (None, "90"))]
+    answer = client.post("/read", files=form)
+    assert answer.status_code == 400
+    assert answer.json()["error"].startswith("expected files and regions in the form")
+
+
 def test_images_in_json_are_counted_before_they_are_decoded(client):
     response = client.post("/read", json={"images": ["*"] * 5})
     assert response.json() == {"error": "5 images, expected at most 4 a request"}
@@ -86,9 +124,9 @@ def test_a_long_body_is_parsed_beside_the_event_loop(monkeypatch):
     def slowly(*given):
         parsing.set()
         assert gate.wait(10)
-        return images_of(*given)
+        return order_of(*given)
 
-    monkeypatch.setattr(service_module, "images_of", slowly)
+    monkeypatch.setattr(service_module, "order_of", slowly)
     text = base64.b64encode(png(10)).decode()
     with running(FakeReader()) as (client, _):
         with ThreadPoolExecutor(1) as pool:

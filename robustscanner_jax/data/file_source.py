@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import array
 import itertools
+import logging
 import operator
 import os
 import re
 from collections.abc import Iterable, Iterator
 from typing import Any, SupportsIndex
 
+from robustscanner_jax.data import pages
 from robustscanner_jax.data.label_lines import (
+    ILLEGIBLE,
     IMAGE_SUFFIXES,
     BadLine,
     LineError,
     Row,
 )
 from robustscanner_jax.data.labels import read_labels
+
+logger = logging.getLogger(__name__)
 
 # `182_slinking_71711`: MJSynth. Anything else: `slinking_whatever`.
 _MJSYNTH_STEM = re.compile(r"\d+_([^_]+)_\d+")
@@ -53,21 +58,33 @@ class PackedStrings:
 class FileSource:
     """Images in single files below one folder, with their labels in memory.
 
-    A record's id is the path as the label file writes it. A line of the label file that
-    could not be read keeps its place among the records.
+    A record's id is the path as the label file writes it, and of a word of a page `#`
+    and its number. A line of the label file that could not be read keeps its place
+    among the records; words marked as illegible are left out.
     """
 
     def __init__(self, name: str, root: str, rows: Iterable[Row | BadLine]):
         self.name = name
         self._root = root
         self._paths, self._texts = PackedStrings(), PackedStrings()
+        self._regions = PackedStrings()  # number, space, points; shorter where none
         self._bad: dict[int, BadLine] = {}
-        for number, row in enumerate(rows):
+        illegible = 0
+        for row in rows:
             if isinstance(row, BadLine):
-                self._bad[number] = row
+                if row.reason == ILLEGIBLE:
+                    illegible += 1
+                    continue
+                self._bad[len(self)] = row
                 row = Row(row.where, "", "")
+            if row.points:
+                while len(self._regions) < len(self):
+                    self._regions.append("")
+                self._regions.append(f"{row.number} {row.points}")
             self._paths.append(row.path)
             self._texts.append(row.text)
+        if illegible:
+            logger.info("%s: %d words %s left out", name, illegible, ILLEGIBLE)
 
     def __len__(self) -> int:
         """Returns the number of records."""
@@ -78,7 +95,7 @@ class FileSource:
         return f"FileSource({self.name!r}, {self._root!r}, {len(self)} records)"
 
     def __getitem__(self, index: SupportsIndex) -> dict[str, Any]:
-        """Returns `id`, `image` (the file's bytes, not decoded) and `text`.
+        """Returns `id`, `image` (a file's bytes, not decoded) and `text`.
 
         Raises `ValueError` naming the file where an image cannot be read, and its kind
         `LineError` naming the line of the label file that gives no record.
@@ -89,13 +106,15 @@ class FileSource:
         if i in self._bad:
             where, reason, detail = self._bad[i]
             raise LineError(reason, f"{where}: {detail}")
-        path = self._paths[i]
+        region = self._regions[i] if i < len(self._regions) else ""
+        number, _, points = region.partition(" ")
+        row = Row("", self._paths[i], self._texts[i], points, int(number or 0))
+        name = pages.record_id(row)
         try:
-            with open(os.path.join(self._root, path), "rb") as file:
-                image = file.read()
+            image = pages.image_bytes(self._root, row)
         except (OSError, ValueError) as error:  # ValueError: a NUL in the path
-            raise ValueError(f"record {path}: image cannot be read ({error})") from None
-        return {"id": path, "image": image, "text": self._texts[i]}
+            raise ValueError(f"record {name}: image cannot be read ({error})") from None
+        return {"id": name, "image": image, "text": row.text}
 
 
 def open_label_file(path: str, name: str, images: str | None = None) -> FileSource:

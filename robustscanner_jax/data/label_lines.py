@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
 from robustscanner_jax.data.json_list import stream_json_list
+from robustscanner_jax.regions import as_points, parse_regions
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif")
 BOM = b"\xef\xbb\xbf"
@@ -27,6 +28,7 @@ STRAY_QUOTE = "missing or stray quote"
 NOT_JSON = "line not JSON"
 NO_FIELD = "path or label missing"
 OTHER_FORM = "line of another form"
+ILLEGIBLE = "marked as illegible"
 LINE_REASONS = (
     NOT_UTF8,
     TOO_FEW,
@@ -35,27 +37,36 @@ LINE_REASONS = (
     NOT_JSON,
     NO_FIELD,
     OTHER_FORM,
+    ILLEGIBLE,
 )
 
 # A line beyond this is no label but a damaged file, and is not taken into memory.
-_LONGEST_LINE = 1 << 20  # bytes
+LONGEST_LINE = 1 << 20  # bytes
 # A quoted CSV label may go over several lines. Beyond so many the quote is a stray one.
 _CSV_ROW_LINES = 10
 # ICDAR: `word_1.png, "Tiredness"`.
 _ICDAR_LINE = re.compile(r'([^,]+),\s+(".*")\s*', re.DOTALL)
 # MJSynth: `./3000/7/182_slinking_71711.jpg 71711`: the number is a lexicon index.
 MJSYNTH_LINE = re.compile(r"(\S*?\d+_([^_/]+)_(\d+)\.\w+) \3\s*")
+# How PaddleOCR's and ICDAR's labels mark what nobody could read.
+_ILLEGIBLE = ("###", "*")
 _CSV_PATH_COLUMNS = ("filename", "file_name", "file", "path", "img_path", "image_path")
 _CSV_PATH_COLUMNS += ("image", "img")
 _CSV_TEXT_COLUMNS = ("text", "label", "words", "word", "transcription")
 
 
 class Row(NamedTuple):
-    """One labelled image: where the row stands, the image's path and its label."""
+    """One labelled image: where the row stands, the image's path and its label.
+
+    Where the image is a page of several words, `points` is the outline of this one as
+    JSON, see `regions`, and `number` its place among those of the page, from 0.
+    """
 
     where: str  # such as `gt.txt, line 3`; for messages
     path: str
     text: str
+    points: str = ""
+    number: int = 0
 
 
 class BadLine(NamedTuple):
@@ -82,12 +93,12 @@ def numbered_lines(path: str) -> Iterator[tuple[int, str | LineError]]:
     """Yields (line number, text without the line end); only line feeds end a line."""
     with open(path, "rb") as file:
         for number in itertools.count(1):
-            raw = file.readline(_LONGEST_LINE)
+            raw = file.readline(LONGEST_LINE)
             if not raw:
                 return
-            if len(raw) == _LONGEST_LINE and not raw.endswith(b"\n"):
+            if len(raw) == LONGEST_LINE and not raw.endswith(b"\n"):
                 while raw and not raw.endswith(b"\n"):
-                    raw = file.readline(_LONGEST_LINE)
+                    raw = file.readline(LONGEST_LINE)
                 yield number, LineError(OTHER_FORM, "longer than a million bytes")
                 continue
             raw = raw.removeprefix(BOM) if number == 1 else raw
@@ -189,6 +200,37 @@ def read_mmocr_json(path: str) -> Iterator[Row | BadLine]:
             yield Row(where, image, _string(instances[0], "text"))
         except LineError as error:
             yield BadLine(where, error.reason, error.detail)
+
+
+def read_pages(path: str) -> Iterator[Row | BadLine]:
+    """Yields a row for each word of PaddleOCR's list of pages.
+
+    A line is `page TAB JSON`, see `regions.parse_regions`. Words marked as illegible
+    (`###`, or `*`) are no rows.
+    """
+    for number, line in numbered_lines(path):
+        where = f"{path}, line {number}"
+        if isinstance(line, LineError):
+            yield BadLine(where, line.reason, line.detail)
+            continue
+        if not line.strip():
+            continue
+        image, _, listed = line.partition("\t")
+        regions = parse_regions(listed)
+        if regions is None:
+            detail = f"expected page TAB [{{...}}, ...], got {line[:80]!r}"
+            yield BadLine(where, OTHER_FORM, detail)
+            continue
+        for index, (points, text) in enumerate(regions):
+            of_region = f"{where}, region {index}"
+            if text in _ILLEGIBLE:
+                yield BadLine(of_region, ILLEGIBLE, repr(text))
+                continue
+            try:
+                as_points(points)
+                yield Row(of_region, image, text, json.dumps(points), index)
+            except ValueError as error:
+                yield BadLine(of_region, OTHER_FORM, str(error))
 
 
 def _string(entry: Any, key: str) -> str:

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 
 from robustscanner_jax.data import label_lines
 from robustscanner_jax.data.label_lines import BadLine, Row
+from robustscanner_jax.regions import parse_regions
 
 # Detection looks at no more than this, however large the file is.
 _HEAD_BYTES = 65536
@@ -22,6 +23,7 @@ _HEAD_LINES = 100
 # The name of each format, as messages show it, and its reader.
 LABEL_READERS: dict[str, Callable[[str], Iterator[Row | BadLine]]] = {
     "path TAB label": label_lines.by_line(label_lines.parse_tsv),
+    "PaddleOCR pages": label_lines.read_pages,
     "ICDAR gt.txt": label_lines.by_line(label_lines.parse_icdar),
     "MJSynth annotation": label_lines.by_line(label_lines.parse_mjsynth),
     "MMOCR json": label_lines.read_mmocr_json,
@@ -35,13 +37,15 @@ def detect_label_format(path: str) -> str:
     """Returns the format of a label file, a key of `LABEL_READERS`.
 
     It is the one that most of the first lines have, so that a slip in the first line
-    does not decide. Reads 64 KiB at most. Raises `ValueError` for an empty file and for
-    a format that is not known.
+    does not decide. Reads the first 64 KiB, or the first line. Raises `ValueError` for
+    an empty file and for a format that is not known.
     """
     with open(path, "rb") as file:
         head = file.read(_HEAD_BYTES)
+        if b"\n" not in head:  # a page of very many words
+            head += file.readline(label_lines.LONGEST_LINE)
     raw_lines = head.removeprefix(label_lines.BOM).split(b"\n")
-    if len(head) == _HEAD_BYTES and len(raw_lines) > 1:
+    if len(head) >= _HEAD_BYTES and len(raw_lines) > 1:
         raw_lines.pop()  # cut in the middle
     decoded = (line.decode("utf-8", "replace").strip("\r") for line in raw_lines)
     lines = [line for line in decoded if line.strip()][:_HEAD_LINES]
@@ -116,7 +120,8 @@ def _line_format(line: str) -> str | None:
         except (ValueError, RecursionError):  # a damaged line, or a file name
             pass
     if "\t" in line:
-        return "path TAB label"
+        regions = parse_regions(line.partition("\t")[2])
+        return "PaddleOCR pages" if regions else "path TAB label"
     if re.match(r'[^,]+,\s+"', line):  # CSV writes no space before a quote
         return "ICDAR gt.txt"
     if label_lines.MJSYNTH_LINE.fullmatch(line):

@@ -22,8 +22,8 @@ from robustscanner_jax.data.shard_source import ShardSource, TfdsSource, open_da
 KNOWN_FORMATS = (
     "a dataset folder of this project (index.json), a wildcard of .array_record files, "
     "a TFDS folder (features.json), an LMDB (data.mdb), a label file (path TAB label, "
-    "ICDAR gt.txt, MJSynth annotation, MMOCR json, jsonl or txt, CSV), or a folder of "
-    "images named label_anything.jpg"
+    "PaddleOCR's list of pages, ICDAR gt.txt, MJSynth annotation, MMOCR json, jsonl or "
+    "txt, CSV), or a folder of images named label_anything.jpg"
 )
 _LABEL_SUFFIXES = (".tsv", ".txt", ".json", ".jsonl", ".csv")
 _LABEL_STEMS = ("labels", "label", "gt")

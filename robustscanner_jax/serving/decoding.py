@@ -2,15 +2,20 @@
 
 import asyncio
 import functools
+import itertools
 import logging
 import re
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
+import numpy as np
+
 from robustscanner_jax.data.images import decode_image
 from robustscanner_jax.preprocessing import Preprocessing, resize_and_pad
+from robustscanner_jax.regions import cut_out
 from robustscanner_jax.serving.batching import Row
+from robustscanner_jax.serving.requests import Order
 
 log = logging.getLogger(__name__)
 
@@ -51,16 +56,30 @@ def check_scans(data: bytes) -> None:
             place += int.from_bytes(data[place : place + 2])
 
 
-def as_row(data: bytes, *, rule: Preprocessing, max_pixels: int) -> Row | str:
-    """Returns the row of an encoded image, or in one sentence why there is none."""
+def as_rows(
+    data: bytes, regions: list | None, *, rule: Preprocessing, max_pixels: int
+) -> list[Row | str]:
+    """Returns the rows of an encoded image, or in one sentence why there is none.
+
+    It is the image as a whole, or a row for each of its regions.
+    """
+    wanted = [None] if regions is None else regions
     try:
         check_scans(data)
-        return resize_and_pad(decode_image(data, max_pixels=max_pixels), rule)
+        page = decode_image(data, max_pixels=max_pixels)
     except ValueError as error:
-        return str(error)
+        return [str(error)] * len(wanted)
     except Exception as error:  # a decoder's bug costs one image, not the request
         log.warning("an image could not be decoded: %r", error)
-        return "the image cannot be decoded"
+        return ["the image cannot be decoded"] * len(wanted)
+    return [_as_row(page, region, rule) for region in wanted]
+
+
+def _as_row(page: np.ndarray, region: object, rule: Preprocessing) -> Row | str:
+    try:
+        return resize_and_pad(page if region is None else cut_out(page, region), rule)
+    except ValueError as error:
+        return str(error)
 
 
 class Decoders:
@@ -80,11 +99,16 @@ class Decoders:
         """Returns what the function gives, called in one of the threads."""
         return await asyncio.get_running_loop().run_in_executor(self._threads, function)
 
-    async def rows(self, images: list[bytes]) -> list[Row | str]:
-        """Returns a row for each image, or in one sentence why there is none."""
-        decode = functools.partial(as_row, rule=self._rule, max_pixels=self._max_pixels)
-        waiting = [self.run(functools.partial(decode, data)) for data in images]
-        return await asyncio.gather(*waiting)
+    async def rows(self, order: Order) -> list[Row | str]:
+        """Returns the rows of an order, or in one sentence why there is none."""
+        decode = functools.partial(
+            as_rows,
+            regions=order.regions,
+            rule=self._rule,
+            max_pixels=self._max_pixels,
+        )
+        waiting = [self.run(functools.partial(decode, data)) for data in order.images]
+        return list(itertools.chain.from_iterable(await asyncio.gather(*waiting)))
 
     def close(self) -> None:
         """Begins nothing more; what nobody waits for is not waited for here either."""

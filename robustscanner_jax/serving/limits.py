@@ -18,7 +18,7 @@ class Limits:
     queue_images: int = _limit(
         256, "images admitted at once, waiting or computed; more get 503"
     )
-    images: int = _limit(64, "images of one request; more get 413")
+    images: int = _limit(64, "images or regions of one request; more get 413")
     body_bytes: int = _limit(
         16 * 2**20, "bytes of one request; more get 413, before anything is decoded"
     )

@@ -30,6 +30,18 @@ ANSWER = {
 ERROR = {"type": "object", "required": ["error"], "properties": {"error": TEXT}}
 FILE = {"type": "string", "format": "binary"}
 BASE64 = {"type": "string", "format": "byte"}
+REGIONS = {
+    "type": "array",
+    "description": "words of the only image to read, instead of all of it: two corners "
+    "of a box, four corners clockwise from the text's top left, or along the top of a "
+    "bent word and back along its bottom; pixels; in a form as JSON",
+    "minItems": 1,
+    "items": {
+        "type": "array",
+        "minItems": 2,
+        "items": {"type": "array", "items": {"type": "number"}, "minItems": 2},
+    },
+}
 _MAPS = {"type": "array", "items": {"type": "array"}}
 EXPLAINED = {
     "type": "object",
@@ -48,9 +60,14 @@ def _body(most: int) -> dict[str, Any]:
         {"type": "array", "items": kind, "minItems": 1, "maxItems": most}
         for kind in (FILE, BASE64)
     )
+    regions = REGIONS | {"maxItems": most}
     form, one, many = (
         {"type": "object", "properties": fields}
-        for fields in ({"image": files}, {"image": BASE64}, {"images": texts})
+        for fields in (
+            {"image": files, "regions": regions},
+            {"image": BASE64, "regions": regions},
+            {"images": texts},
+        )
     )
     return {
         "multipart/form-data": {"schema": form},
@@ -65,9 +82,10 @@ def _refusals(limits: Limits) -> dict[str, str]:
         "400": "malformed body",
         "401": "no or a wrong token",
         "408": f"the body took longer than {limits.body_seconds:g} seconds",
-        "413": f"more than {limits.body_bytes:,} bytes or {limits.images} images",
+        "413": f"more than {limits.body_bytes:,} bytes, or {limits.images} images or "
+        "regions",
         "415": "another Content-Type",
-        "422": "no image of the request can be read",
+        "422": "no image or region of the request can be read",
         "500": "the network or the service failed; its log says why",
         "503": "full, warming up or stopping; Retry-After says when to come back",
         "504": f"no answer within {limits.deadline_seconds:g} seconds",
@@ -80,7 +98,7 @@ def _response(description: str, schema: Any) -> dict[str, Any]:
 
 
 def _read(limits: Limits) -> dict[str, Any]:
-    text = "what was read, in the order of the images"
+    text = "what was read, in the order of the images or regions"
     responses = {"200": _response(text, ANSWER)}
     for status, text in _refusals(limits).items():
         schema = {"anyOf": [ANSWER, ERROR]} if status in ("422", "500") else ERROR

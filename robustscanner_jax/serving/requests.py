@@ -1,8 +1,9 @@
-"""The body of a request becomes the files of images; every refusal has a status."""
+"""The body of a request becomes what to read; every refusal has a status."""
 
 import asyncio
 import base64
 import binascii
+import dataclasses
 import json
 import logging
 from typing import Any
@@ -101,21 +102,41 @@ async def read_body(request: Request, limit: int) -> bytes:
     return bytes(body)
 
 
-def images_of(content_type: str, body: bytes, limits: Limits) -> list[bytes]:
-    """Returns the images of a body, each an encoded file.
+@dataclasses.dataclass(frozen=True)
+class Order:
+    """What a request asks to read.
+
+    Attributes:
+      images: encoded files.
+      regions: of the only image, each one word, see `regions`; None reads images whole.
+    """
+
+    images: list[bytes]
+    regions: list[Any] | None = None
+
+    def __len__(self) -> int:
+        """Returns how many readings are asked for."""
+        return len(self.images if self.regions is None else self.regions)
+
+
+def order_of(content_type: str, body: bytes, limits: Limits) -> Order:
+    """Returns what a body asks to read.
 
     A body is one image (`image/...` or `application/octet-stream`), a form with files
     (`multipart/form-data`), or JSON: `{"image": TEXT}` or `{"images": [TEXT, ...]}`,
-    where TEXT is base64.
+    where TEXT is base64. Of one image of a form or in JSON, `regions` may list the
+    words to read, the field of a form as JSON.
 
     Raises:
-      Refused: 400 for a malformed body, 413 for too many images, 415 for another type.
+      Refused: 400 for a malformed body, 413 for too many images or regions, 415 for
+        another type.
     """
     kind = content_type.partition(";")[0].strip().lower()
+    regions = None
     if kind == "application/json":
-        images = _from_json(body, limits)
+        images, regions = _from_json(body, limits)
     elif kind == "multipart/form-data":
-        images = _from_form(content_type, body, limits)
+        images, regions = _from_form(content_type, body, limits)
     elif kind == "application/octet-stream" or kind.startswith("image/"):
         images = [body]
     else:
@@ -126,24 +147,45 @@ def images_of(content_type: str, body: bytes, limits: Limits) -> list[bytes]:
         )
     if not images:
         raise Refused(400, "the request holds no image")
-    return images
+    if regions is not None:
+        _check_regions(regions, len(images), limits)
+    return Order(images, regions)
 
 
-def _from_json(body: bytes, limits: Limits) -> list[bytes]:
+def _check_regions(regions: Any, images: int, limits: Limits) -> None:
+    if not isinstance(regions, list) or not regions:
+        raise Refused(400, "expected regions as a list of at least one list of points")
+    if images != 1:
+        raise Refused(400, f"regions need one image, got {images}")
+    if len(regions) > limits.images:
+        raise Refused(
+            413, f"{len(regions)} regions, expected at most {limits.images} a request"
+        )
+
+
+def _from_json(body: bytes, limits: Limits) -> tuple[list[bytes], Any]:
     try:
         fields = json.loads(body)
     except (ValueError, RecursionError):
         raise Refused(400, "the body is not JSON") from None
-    if not isinstance(fields, dict) or len(fields) != 1:
+    known = ({"image"}, {"image", "regions"}, {"images"})
+    if not isinstance(fields, dict) or set(fields) not in known:
         fields = {}
     images = [fields["image"]] if "image" in fields else fields.get("images")
     if not isinstance(images, list):
-        raise Refused(400, 'expected {"image": BASE64} or {"images": [BASE64, ...]}')
+        raise Refused(
+            400,
+            'expected {"image": BASE64}, {"image": BASE64, "regions": [POINTS, ...]} '
+            'or {"images": [BASE64, ...]}',
+        )
     if len(images) > limits.images:
         raise Refused(
             413, f"{len(images)} images, expected at most {limits.images} a request"
         )
-    return [_from_base64(number, text) for number, text in enumerate(images)]
+    files = [_from_base64(number, text) for number, text in enumerate(images)]
+    if "regions" in fields and fields["regions"] is None:
+        raise Refused(400, "expected regions as a list of at least one list of points")
+    return files, fields.get("regions")
 
 
 def _from_base64(number: int, text: Any) -> bytes:
@@ -153,7 +195,9 @@ def _from_base64(number: int, text: Any) -> bytes:
         raise Refused(400, f"image {number} is not base64") from None
 
 
-def _from_form(content_type: str, body: bytes, limits: Limits) -> list[bytes]:
+def _from_form(
+    content_type: str, body: bytes, limits: Limits
+) -> tuple[list[bytes], Any]:
     _, options = parse_options_header(content_type)
     form = _Form(limits.images)
     try:
@@ -166,18 +210,27 @@ def _from_form(content_type: str, body: bytes, limits: Limits) -> list[bytes]:
         raise Refused(400, f"malformed form: {error}") from None
     if not form.complete:
         raise Refused(400, "the form is cut short")
-    return [bytes(image) for image in form.images]
+    regions = None
+    if form.regions is not None:
+        try:
+            regions = json.loads(form.regions)
+        except (ValueError, RecursionError):
+            pass  # which is no list
+        regions = [] if regions is None else regions
+    return [bytes(image) for image in form.images], regions
 
 
 class _Form:
-    """The files of a form, kept in memory: the body is bounded already."""
+    """The parts of a form, kept in memory: the body is bounded already."""
 
     def __init__(self, limit: int):
         self.images: list[bytearray] = []
+        self.regions: bytearray | None = None
         self.complete = False
         self._limit = limit
         self._name = self._value = b""
         self._disposition = b""
+        self._part = bytearray()
 
     def callbacks(self) -> Any:
         """Returns what the parser calls."""
@@ -200,14 +253,21 @@ class _Form:
         self._name = self._value = b""
 
     def _headers_finished(self) -> None:
-        if b"filename" not in parse_options_header(self._disposition)[1]:
-            raise Refused(400, "expected files in the form, got another field")
+        options = parse_options_header(self._disposition)[1]
+        if options.get(b"name") == b"regions" and self.regions is None:
+            self._part = self.regions = bytearray()
+            return
+        if b"filename" not in options:
+            raise Refused(
+                400, "expected files and regions in the form, got another field"
+            )
         if len(self.images) == self._limit:
             raise Refused(413, f"expected at most {self._limit} images a request")
-        self.images.append(bytearray())
+        self._part = bytearray()
+        self.images.append(self._part)
 
     def _part_data(self, data: bytes, start: int, end: int) -> None:
-        self.images[-1] += data[start:end]
+        self._part += data[start:end]
 
     def _end(self) -> None:
         self.complete = True

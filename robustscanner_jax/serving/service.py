@@ -24,9 +24,10 @@ from robustscanner_jax.serving.measures import Measures
 from robustscanner_jax.serving.requests import (
     CLOSE,
     RETRY,
+    Order,
     Refusal,
     Refused,
-    images_of,
+    order_of,
     read_body,
 )
 
@@ -216,32 +217,32 @@ class Service:
             raise Refused(408, message, **CLOSE) from None
 
     async def _handle(
-        self, request: Request, answer: Callable[[list[bytes]], Awaitable[Response]]
+        self, request: Request, answer: Callable[[Order], Awaitable[Response]]
     ) -> Response:
-        """Returns `answer(images)`, with places in the queue, within the deadline."""
+        """Returns `answer(order)`, with places in the queue, within the deadline."""
         seconds = self.limits.deadline_seconds
         try:
             with self._held(request):
                 body = await self._body(request)
                 async with asyncio.timeout(seconds):
-                    images = await self._images(request, body)
-                    with self.batcher.admitted(len(images)):
-                        return await answer(images)
+                    order = await self._order(request, body)
+                    with self.batcher.admitted(len(order)):
+                        return await answer(order)
         except QueueFull as error:
             raise Refused(503, str(error), **RETRY, **CLOSE) from None
         except TimeoutError:
             raise Refused(504, f"no answer within {seconds:g} seconds") from None
 
-    async def _images(self, request: Request, body: bytes) -> list[bytes]:
+    async def _order(self, request: Request, body: bytes) -> Order:
         kind = request.headers.get("content-type", "")
-        parse = functools.partial(images_of, kind, body, self.limits)
+        parse = functools.partial(order_of, kind, body, self.limits)
         return parse() if len(body) < LONG_BODY else await self._decoders.run(parse)
 
     async def _read(self, request: Request) -> Response:
         start = time.perf_counter()
 
-        async def answer(images: list[bytes]) -> Response:
-            rows = await self._decoders.rows(images)
+        async def answer(order: Order) -> Response:
+            rows = await self._decoders.rows(order)
             good = [row for row in rows if not isinstance(row, str)]
             found = iter(await self.batcher.read(good) if good else [])
             readings = [row if isinstance(row, str) else next(found) for row in rows]
@@ -268,10 +269,10 @@ class Service:
                 404, "an exported network cannot show where it looked", **CLOSE
             )
 
-        async def answer(images: list[bytes]) -> Response:
-            if len(images) > 1:
-                raise Refused(400, f"expected one image, got {len(images)}")
-            (row,) = await self._decoders.rows(images)
+        async def answer(order: Order) -> Response:
+            if len(order) > 1:
+                raise Refused(400, f"expected one image, got {len(order)}")
+            (row,) = await self._decoders.rows(order)
             if isinstance(row, str):
                 self.measures.count_images(read=0, unreadable=1)
                 return JSONResponse({"error": row}, 422)

@@ -11,13 +11,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from robustscanner_jax import rotation
 from robustscanner_jax.data.label_lines import BOM
 from robustscanner_jax.image_like import ImageError, ImageLike, Region, to_bgr
 from robustscanner_jax.reading import Reader, Reading
 from robustscanner_jax.recognizer import Recognizer
 from robustscanner_jax.regions import parse_regions
 from robustscanner_jax.report import draw_attention
-from robustscanner_jax.rotation import Row
 
 IMAGE_SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
 LIST_SUFFIXES = {".tsv", ".txt"}
@@ -133,12 +133,15 @@ def run(
       TypeError: pictures of a reader that is no `Recognizer`.
       ValueError: `rotate_tall` is below 1, or a list cannot be read.
     """
-    if pictures is not None and not isinstance(recognizer, Recognizer):
+    targets = list(find_images(paths))
+    if pictures is None:
+        readings = recognizer.read_each(open_images(targets), rotate_tall=rotate_tall)
+    elif isinstance(recognizer, Recognizer):
+        readings = _read_and_draw(recognizer, targets, pictures, rotate_tall)
+    else:
         kind = type(recognizer).__name__
         raise TypeError(f"pictures: expected a Recognizer to draw them, got {kind}")
-    failed, drawn = 0, set[str]()
-    targets = list(find_images(paths))
-    readings = recognizer.read_each(open_images(targets), rotate_tall=rotate_tall)
+    failed = 0
     for target, reading in zip(targets, readings, strict=True):
         if isinstance(reading, ImageError):
             is_folder = os.path.isdir(target.path)
@@ -150,12 +153,6 @@ def run(
             continue
         line = f"{target.name}\t{reading.text}\t{reading.confidence:.4f}"
         print(reading_json(target, reading) if jsonl else line, flush=True)
-        if pictures is not None and isinstance(recognizer, Recognizer):
-            number = "" if target.number is None else f"-{target.number}"
-            picture = pictures / f"{_unused(target.path.stem + number, drawn)}.png"
-            (image,) = open_images([target])
-            row = recognizer.row_of(image, rotate_tall=rotate_tall)
-            draw_reading(recognizer, row, picture)
     return failed
 
 
@@ -190,6 +187,32 @@ def _json_line(values: dict[str, Any]) -> str:
     return line.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
+def _read_and_draw(
+    recognizer: Recognizer,
+    targets: Sequence[Target],
+    pictures: Path,
+    rotate_tall: float | None,
+) -> Iterator[Reading | ImageError]:
+    """Yields what `read_each` would, once the picture of each reading is written."""
+    rotation.check_ratio(rotate_tall)
+    pictures.mkdir(parents=True, exist_ok=True)
+    drawn = set[str]()
+    for target, image in zip(targets, open_images(targets), strict=True):
+        try:
+            row = recognizer.row_of(image, rotate_tall=rotate_tall)
+        except ImageError as error:
+            yield error
+            continue
+        reading, explanation = recognizer.explain_row(row)
+        number = "" if target.number is None else f"-{target.number}"
+        path = pictures / f"{_unused(target.path.stem + number, drawn)}.png"
+        pixels, width = row
+        bgr = recognizer.preprocessing.channel_order == "BGR"
+        rgb = pixels[..., ::-1] if bgr else pixels
+        draw_attention(rgb, width, reading, *map(np.asarray, explanation), path=path)
+        yield reading
+
+
 def _unused(stem: str, drawn: set[str]) -> str:
     """Returns a name for a picture, and notes it.
 
@@ -199,13 +222,3 @@ def _unused(stem: str, drawn: set[str]) -> str:
     name = next(name for name in itertools.chain([stem], others) if name not in drawn)
     drawn.add(name)
     return name
-
-
-def draw_reading(recognizer: Recognizer, row: Row, path: Path) -> None:
-    """Writes a picture of how one row of `resize_and_pad` was read."""
-    reading, explanation = recognizer.explain_row(row)
-    bgr = recognizer.preprocessing.channel_order == "BGR"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    pixels, width = row
-    image = pixels[..., ::-1] if bgr else pixels
-    draw_attention(image, width, reading, *map(np.asarray, explanation), path=path)

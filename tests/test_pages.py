@@ -10,7 +10,7 @@ from training import noise_image, reader
 
 from data_prep.convert import main as convert_main
 from data_prep.inputs import open_input
-from robustscanner_jax import Recognizer, Region, predict
+from robustscanner_jax import Recognizer, Region, image_like, predict
 from robustscanner_jax.data import pages
 from robustscanner_jax.data.images import decode_image
 from robustscanner_jax.data.label_lines import BadLine, Row
@@ -199,13 +199,22 @@ def test_lines_of_json_hold_number_and_points_of_a_region(folder, capsys):
     assert bad == place | {"region": 1, "points": [1, 2, 3]}
 
 
-def test_pictures_of_regions_are_of_the_regions(folder, capsys):
+def test_pictures_of_regions_change_no_line_and_decode_their_page_once(
+    folder, capsys, monkeypatch
+):
     path = folder / "det.txt"
-    path.write_text(f"a.png\t{json.dumps([QUAD, [2, 3, 30, 20]])}\n")
+    path.write_text(f"a.png\t{json.dumps([QUAD, [2, 3, 30, 20]])}\nb.png\n")
+    assert predict.run(reader(), [str(path)]) == 0
+    lines = capsys.readouterr().out
+    decoded = []
+    monkeypatch.setattr(
+        image_like, "decode_image", lambda data: decoded.append(1) or decode_image(data)
+    )
     assert predict.run(reader(), [str(path)], pictures=folder / "pictures") == 0
+    assert capsys.readouterr().out == lines
     names = sorted(picture.name for picture in (folder / "pictures").iterdir())
-    assert names == ["a-0.png", "a-1.png"]
-    capsys.readouterr()
+    assert names == ["a-0.png", "a-1.png", "b.png"]
+    assert len(decoded) == 2
 
 
 def test_regions_are_read_like_their_crops_and_an_error_names_the_page(folder):

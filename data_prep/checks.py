@@ -9,7 +9,12 @@ import dataclasses
 import numpy as np
 from jaxtyping import UInt8
 
-from robustscanner_jax.data.images import decode_image
+from robustscanner_jax.data.images import (
+    EmptyImageError,
+    ImageFileError,
+    TooManyPixelsError,
+    decode_image,
+)
 from robustscanner_jax.data.label_lines import LINE_REASONS, NOT_UTF8, LineError
 from robustscanner_jax.data.records import Record
 
@@ -114,18 +119,20 @@ def decode_checked(
     record: Record, limits: Limits
 ) -> Dropped | UInt8[np.ndarray, "h w 3"]:
     """Returns the BGR pixels of a record's image, or why it is refused."""
-    if not record.image:
-        return Dropped(record.id, ZERO_BYTES, "0 bytes")
     try:
         pixels = decode_image(record.image)
-    except ValueError as error:
-        bomb = "too many pixels" in str(error) or "expected at most" in str(error)
-        reason = TOO_MANY_PIXELS if bomb else UNREADABLE_IMAGE
-        return Dropped(record.id, reason, str(error))
+    except ImageFileError as error:
+        return Dropped(record.id, reason_of_image(error), str(error))
     height, width = pixels.shape[:2]
     if min(height, width) < limits.smallest_side:
         return Dropped(record.id, TOO_SMALL, f"{width} x {height} pixels")
     return pixels
+
+
+def reason_of_image(error: ImageFileError) -> str:
+    """Returns the reason for an image that could not be decoded."""
+    kinds = {EmptyImageError: ZERO_BYTES, TooManyPixelsError: TOO_MANY_PIXELS}
+    return kinds.get(type(error), UNREADABLE_IMAGE)
 
 
 def reason_of(error: ValueError) -> str:

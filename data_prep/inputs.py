@@ -16,12 +16,14 @@ from data_prep import checks, input_digest
 from data_prep.checks import Dropped
 from robustscanner_jax.data import pages
 from robustscanner_jax.data.file_source import find_root, image_files
+from robustscanner_jax.data.images import ImageFileError
 from robustscanner_jax.data.label_lines import Row
 from robustscanner_jax.data.labels import detect_label_format, read_labels
 from robustscanner_jax.data.lmdb_source import LmdbSource, is_lmdb_file
 from robustscanner_jax.data.records import INDEX_NAME, SHARD_SUFFIX, Record
 from robustscanner_jax.data.shard_source import ShardSource, TfdsSource
 from robustscanner_jax.data.sources import Source, label_files, open_source
+from robustscanner_jax.regions import RegionError
 
 # What `--from` calls the formats of label files that `labels.py` tells apart.
 LABEL_FORMATS = {
@@ -150,9 +152,12 @@ def read_row(root: str | os.PathLike[str], row: Row) -> Record | Dropped:
         return Record(name, pages.image_bytes(root, row), row.text)
     except FileNotFoundError as error:
         return Dropped(name, checks.MISSING, str(error))
+    except RegionError as error:
+        return Dropped(name, checks.INVALID_BOX, str(error))
+    except ImageFileError as error:
+        return Dropped(name, checks.reason_of_image(error), str(error))
     except (OSError, ValueError) as error:  # ValueError: a NUL in the path
-        reason = checks.INVALID_BOX if "region: " in str(error) else None
-        return Dropped(name, reason or checks.UNREADABLE_RECORD, str(error))
+        return Dropped(name, checks.UNREADABLE_RECORD, str(error))
 
 
 def open_input(

@@ -22,9 +22,9 @@ class Region:
     Attributes:
       page: a path, the bytes of an image file, a PIL image, or an array. Of many
         regions of a page, an array is decoded once.
-      points: the word's outline in pixels of the page, see `regions`: two corners of a
-        box, four corners clockwise from the text's top left, or more along its top and
-        back along its bottom.
+      points: the word's outline in pixels of the page after EXIF rotation, see
+        `regions`: two corners of a box, four corners clockwise from the text's top
+        left, or more along its top and back along its bottom.
     """
 
     page: "str | Path | bytes | Image.Image | np.ndarray"

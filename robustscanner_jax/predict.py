@@ -13,6 +13,7 @@ import numpy as np
 
 from robustscanner_jax import rotation
 from robustscanner_jax.data.label_lines import BOM
+from robustscanner_jax.data.labels import is_list_of_pages
 from robustscanner_jax.image_like import ImageError, ImageLike, Region, to_bgr
 from robustscanner_jax.reading import Reader, Reading
 from robustscanner_jax.recognizer import Recognizer
@@ -57,31 +58,44 @@ def find_images(paths: Iterable[str]) -> Iterator[Target]:
 def listed(path: Path) -> list[Target]:
     """Returns the images in a list of `path` or `path TAB label`, a line each.
 
-    Paths are relative to the list's folder, and may be no UTF-8; labels are ignored.
-    `path TAB JSON`, as text detectors write it (see `regions.parse_regions`), gives the
-    regions of a page, and none where it lists none.
+    Paths are relative to the list's folder, or the one above where the first image is
+    there alone, and may be no UTF-8; labels are ignored. In a list of pages, `path TAB
+    JSON` as text detectors write it (see `regions.parse_regions`), a line gives the
+    regions of its page, and none where it lists none.
 
     Raises:
-      ValueError: the list cannot be read, or names nothing.
+      ValueError: the list cannot be read, or names nothing; or a line of a list of
+        pages is none.
     """
     try:
         lines = path.read_bytes().removeprefix(BOM).split(b"\n")
+        of_pages = is_list_of_pages(str(path))
     except OSError as error:
         raise ValueError(f"list of images {path}: {error.strerror}") from None
-    targets, named = [], False
-    for line in lines:
-        name, _, label = line.removesuffix(b"\r").partition(b"\t")
+    fields = [line.removesuffix(b"\r").partition(b"\t") for line in lines]
+    names = [os.fsdecode(name) for name, _, _ in fields]
+    first = next(filter(None, names), None)
+    if first is None:
+        raise ValueError(f"list of images {path}: expected a path a line, got none")
+    folder = path.parent
+    if not os.path.exists(folder / first) and os.path.exists(folder / ".." / first):
+        folder = folder / ".."
+    targets = []
+    for number, (name, (_, tab, label)) in enumerate(
+        zip(names, fields, strict=True), 1
+    ):
         if not name:
             continue
-        named = True
-        image = path.parent / os.fsdecode(name)
+        if not (of_pages and tab):
+            targets.append(Target(folder / name))
+            continue
         regions = parse_regions(label.decode("utf-8", "replace"))
         if regions is None:
-            targets.append(Target(image))
-        for number, (points, _) in enumerate(regions or ()):
-            targets.append(Target(image, number, points))
-    if not named:
-        raise ValueError(f"list of images {path}: expected a path a line, got none")
+            raise ValueError(
+                f"list of pages {path}, line {number}: expected a JSON list of regions "
+                f"behind the TAB, got {label[:60]!r}"
+            )
+        targets += [Target(folder / name, i, r) for i, (r, _) in enumerate(regions)]
     return targets
 
 
@@ -159,8 +173,17 @@ def run(
 def _place(target: Target) -> dict[str, Any]:
     place: dict[str, Any] = {"path": str(target.path)}
     if target.number is not None:
-        place |= {"region": target.number, "points": target.points}
+        place |= {"region": target.number, "points": _numbers(target.points)}
     return place
+
+
+def _numbers(points: Any) -> Any:
+    """Returns the points of a region as they were listed; null where JSON has none."""
+    try:
+        json.dumps(points, allow_nan=False)
+    except (ValueError, RecursionError):  # NaN, which Python's JSON reads
+        return None
+    return points
 
 
 def reading_json(target: Target, reading: Reading) -> str:

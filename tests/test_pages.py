@@ -6,6 +6,7 @@ import pickle
 import cv2
 import numpy as np
 import pytest
+from pictures import png_header
 from training import noise_image, reader
 
 from data_prep.convert import main as convert_main
@@ -94,6 +95,33 @@ def test_pages_of_very_many_words_are_told_and_empty_ones_say_nothing(tmp_path):
     assert [row.text for row in read_labels(str(path))] == [t for _, t in words]
 
 
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_most_pages_may_be_without_words(tmp_path, end):
+    path = tmp_path / "Label.txt"
+    line = f"d.png\t{listed([([1, 2, 30, 40], 'word')])}"
+    lines = [*(f"{name}.png\t[]" for name in "abc"), line, ""]
+    path.write_bytes(b"\xef\xbb\xbf" + end.join(lines).encode())
+    assert [row[1:3] for row in read_labels(str(path))] == [("d.png", "word")]
+
+
+def test_a_list_of_illegible_words_alone_is_none_to_read_but_no_other_format(tmp_path):
+    path = tmp_path / "Label.txt"
+    path.write_text(f"a.png\t{listed([([1, 2, 30, 40], '###')] * 2)}\n")
+    found = list(read_labels(str(path)))
+    assert [row.reason for row in found] == ["marked as illegible"] * 2
+    with pytest.raises(ValueError, match="no labelled image in it"):
+        open_source(path)
+
+
+@pytest.mark.parametrize("entry", [{"transcription": None}, {}, {"transcription": 7}])
+def test_a_word_without_its_text_is_no_label(tmp_path, entry):
+    path = tmp_path / "Label.txt"
+    entries = [entry | {"points": QUAD}, {"transcription": "good", "points": QUAD}]
+    path.write_text(f"a.png\t{json.dumps(entries)}\n")
+    bad, good = read_labels(str(path))
+    assert bad.reason == "path or label missing" and good.text == "good"
+
+
 def test_labels_in_brackets_are_labels(tmp_path):
     path = tmp_path / "labels.tsv"
     path.write_text("a.png\t[sic]\nb.png\t[]\nc.png\t[1]\n")
@@ -141,6 +169,11 @@ def test_what_is_missing_or_outside_is_counted_under_its_reason(folder, capsys):
     source = open_source(folder / "Label.txt")
     with pytest.raises(ValueError, match=r"record a\.png#0: .*outside of the page"):
         source[4]
+    pages_of = {"empty": b"", "junk": b"junk", "large": png_header(8_000, 8_000)}
+    for name, data in pages_of.items():
+        (folder / f"{name}.png").write_bytes(data)
+        lines += f"{name}.png\t{listed([([1, 1, 9, 9], name)])}\n"
+    (folder / "Label.txt").write_text(lines, encoding="utf-8")
     convert_main([f"--input={folder}", f"--output={folder}/out", "--processes=1"])
     report = json.loads((folder / "out" / "report.json").read_text())
     dropped = {reason: found["count"] for reason, found in report["dropped"].items()}
@@ -149,8 +182,11 @@ def test_what_is_missing_or_outside_is_counted_under_its_reason(folder, capsys):
         "marked as illegible": 1,
         "invalid box": 1,
         "image missing": 1,
+        "image of zero bytes": 1,
+        "unreadable image": 1,
+        "too many pixels": 1,
     }
-    assert report["in"] == 7 and report["out"] == 3
+    assert report["in"] == 10 and report["out"] == 3
     capsys.readouterr()
 
 
@@ -187,6 +223,29 @@ def test_a_list_of_a_detector_is_read_word_by_word(folder, capsys):
     assert second == f"{folder / 'gone.png'}#0: No such file or directory"
 
 
+def test_labels_are_ignored_unless_the_list_is_of_pages(folder):
+    path = folder / "list.tsv"
+    path.write_text("a.png\t[]\na.png\t[sic]\nb.png\tword\nb.png\t[1, 2\n")
+    names = ["a.png", "a.png", "b.png", "b.png"]
+    found = list(predict.find_images([str(path)]))
+    assert found == [predict.Target(folder / name) for name in names]
+    path.write_text(f"a.png\t[]\nb.png\t{json.dumps([QUAD])}\n")
+    assert list(predict.find_images([str(path)])) == [
+        predict.Target(folder / "b.png", 0, QUAD)
+    ]
+    path.write_text(f"a.png\t{json.dumps([QUAD])}\nb.png\t{json.dumps([QUAD])[:-1]}\n")
+    with pytest.raises(ValueError, match=r"list\.tsv, line 2: expected a JSON list of"):
+        list(predict.find_images([str(path)]))
+
+
+def test_a_list_may_name_its_own_folder(folder):
+    """PPOCRLabel writes `images/a.png` into `images/Label.txt`."""
+    path = folder / "det.txt"
+    path.write_text(f"{folder.name}/a.png\t{json.dumps([QUAD])}\n")
+    (target,) = predict.find_images([str(path)])
+    assert target.path.samefile(folder / "a.png") and target.number == 0
+
+
 def test_lines_of_json_hold_number_and_points_of_a_region(folder, capsys):
     path = folder / "det.txt"
     path.write_text(f"a.png\t{json.dumps([QUAD, [1, 2, 3]])}\n")
@@ -197,6 +256,10 @@ def test_lines_of_json_hold_number_and_points_of_a_region(folder, capsys):
     assert {key: good[key] for key in expected} == expected
     assert bad.pop("error").startswith("region: expected")
     assert bad == place | {"region": 1, "points": [1, 2, 3]}
+    path.write_text("a.png\t[[NaN, 1, 2, 3]]\n")
+    assert predict.run(reader(), [str(path)], jsonl=True) == 1
+    line = capsys.readouterr().out
+    assert "NaN" not in line and json.loads(line)["points"] is None
 
 
 def test_pictures_of_regions_change_no_line_and_decode_their_page_once(

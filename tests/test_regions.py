@@ -2,6 +2,7 @@
 
 import json
 import math
+import tracemalloc
 
 import cv2
 import numpy as np
@@ -10,9 +11,9 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from PIL import Image
 
-from robustscanner_jax import Region
+from robustscanner_jax import Region, regions
 from robustscanner_jax.image_like import to_bgr
-from robustscanner_jax.regions import as_points, cut_out, parse_regions
+from robustscanner_jax.regions import RegionError, as_points, cut_out, parse_regions
 
 
 def smooth_image(height, width, seed=0):
@@ -131,21 +132,37 @@ def test_what_lies_beyond_the_page_is_left_out_or_repeats_its_edge():
         assert difference(crop[:, column], PAGE[30:50, 0]).max() < 20
 
 
+def nested(depth):
+    region = 1
+    for _ in range(depth):
+        region = [region]
+    return region
+
+
 @pytest.mark.parametrize(
     ("region", "message"),
     [
         ([1, 2, 3], "expected two corners of a box, four corners, or along"),
         ([[1, 2]], r"expected two corners of a box, .* got \[\[1, 2\]\]"),
         ([[0, 0], [9, 0], [9, 9]], "expected two corners of a box"),
-        ("word", 'expected two corners of a box, .* got "word"'),
-        (None, "expected two corners of a box, .* got null"),
+        ("word", "expected two corners of a box, .* got 'word'"),
+        (None, "expected two corners of a box, .* got None"),
+        (["1", "1", "9", "9"], "expected two corners of a box"),
+        ([[False, False], [True, True]], "expected two corners of a box"),
+        ([0, 0, 10**400, 9], "expected two corners of a box"),
+        ([0, 0, 10**12, 9], "expected pixels below 1,000,000, got"),
+        (nested(990), r"expected two corners of a box, .* got \[\["),
         ([[1, 2], [3]], "expected two corners of a box"),
         ([[1, 2, 3], [4, 5, 6]], "expected two corners of a box"),
         ({"x": 1}, "expected two corners of a box"),
         ([0, 0, math.nan, 9], "expected pixels below 1,000,000, got"),
         ([0, 0, 1e300, 9], "expected pixels below 1,000,000, got"),
         ([9, 9, 3, 20], "expected a box from top left to bottom right, got 9, 9 to 3"),
-        ([[5, 5], [9, 9], [5, 5], [9, 9]], "clockwise around at least a pixel"),
+        ([[5, 5], [9, 9], [5, 5], [9, 9]], "four corners in order around a convex"),
+        ([[10, 10], [70, 12], [10, 40], [60, 42]], "four corners in order around"),
+        ([[10, 10], [70, 10], [20, 20], [10, 60]], "four corners in order around"),
+        ([[10, 10], [40, 10], [70, 10], [10, 40]], "four corners in order around"),
+        ([[5, 5], [5.5, 5], [5.5, 5.5], [5, 5.5]], "at least a pixel, got an area"),
         (
             [[10, 45], [40, 45], [70, 45], [70, 20], [40, 20], [10, 20]],
             "clockwise around at least a pixel, got an area of -1500.0",
@@ -156,11 +173,16 @@ def test_what_lies_beyond_the_page_is_left_out_or_repeats_its_edge():
             [[0, 0], [9000, 1], [9000, 9001], [0, 9000]],
             "9000 x 9000 pixels, far larger than the page of 120 x 80",
         ),
+        (
+            [[0, 0], [16400, 9], [33000, 0], [33000, 0.4], [16400, 9.4], [0, 0.4]],
+            "pixels, far larger than the page of 120 x 80, or over 32,766 at a side",
+        ),
     ],
 )
 def test_what_is_no_region_of_the_page_says_why(region, message):
-    with pytest.raises(ValueError, match=f"^region: .*{message}"):
+    with pytest.raises(RegionError, match=f"^region: .*{message}") as caught:
         cut_out(PAGE, region)
+    assert len(str(caught.value)) < 250
 
 
 def test_what_opencv_refuses_is_one_sentence(monkeypatch):
@@ -168,8 +190,27 @@ def test_what_opencv_refuses_is_one_sentence(monkeypatch):
         raise cv2.error("too long")  # OpenCV 4 beyond 32,767 pixels, 5 does not
 
     monkeypatch.setattr(cv2, "warpPerspective", refuse)
-    with pytest.raises(ValueError, match=r"^region: OpenCV cannot cut 60 x 25 pixels"):
+    message = "^region: OpenCV cannot cut it out of 120 x 80 pixels: it says no more$"
+    with pytest.raises(RegionError, match=message):
         cut_out(PAGE, [[10, 20], [70, 21], [70, 45], [10, 45]])
+
+
+def test_a_bent_region_of_a_large_page_takes_little_memory():
+    page = np.zeros((3000, 4000, 3), np.uint8)
+    outline = [[0, 0], [2000, 9], [4000, 0], [4000, 2900], [2000, 2990], [0, 2900]]
+    tracemalloc.start()
+    crop = cut_out(page, outline)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert crop.shape[0] > 2900
+    assert peak < 1.5 * crop.nbytes + 20e6
+
+
+def test_bands_of_a_bent_region_fit_together(monkeypatch):
+    outline = [[5, 20], [60, 5], [110, 22], [112, 60], [60, 44], [8, 58]]
+    whole = cut_out(PAGE, outline)
+    monkeypatch.setattr(regions, "_BAND", 300)
+    np.testing.assert_array_equal(cut_out(PAGE, outline), whole)
 
 
 def test_pixels_that_are_no_bytes_are_refused():
@@ -184,8 +225,8 @@ PAIRS, FLAT = [[1, 2], [3, 4]], [1, 2, 3, 4]
     ("text", "expected"),
     [
         ('[{"points": [[1, 2], [3, 4]], "transcription": "A"}]', [(PAIRS, "A")]),
-        ('[{"points": [1, 2, 3, 4], "difficult": false}]', [(FLAT, "")]),
-        ("[[[1, 2], [3, 4]], [1, 2, 3, 4]]", [(PAIRS, ""), (FLAT, "")]),
+        ('[{"points": [1, 2, 3, 4], "difficult": false}]', [(FLAT, None)]),
+        ("[[[1, 2], [3, 4]], [1, 2, 3, 4]]", [(PAIRS, None), (FLAT, None)]),
         ("[]", []),
         ("word", None),
         ("", None),
@@ -212,8 +253,12 @@ def test_a_region_is_the_same_of_any_kind_of_page(tmp_path):
     for page in (grey, grey[..., None]):
         crop = to_bgr(Region(page, [10, 20, 70, 45]))
         np.testing.assert_array_equal(crop[..., 1], grey[20:45, 10:70])
+        for outline in (quad, [*quad[:2], [75, 30], [76, 48], *quad[2:]]):
+            of_colours = cut_out(PAGE, outline)[..., 0]
+            np.testing.assert_array_equal(cut_out(page, outline).squeeze(), of_colours)
+            assert cut_out(page, outline).ndim == page.ndim
 
 
 def test_points_survive_json():
     points = as_points(BOX)
-    assert parse_regions(json.dumps([points.tolist()])) == [(points.tolist(), "")]
+    assert parse_regions(json.dumps([points.tolist()])) == [(points.tolist(), None)]

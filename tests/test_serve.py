@@ -198,8 +198,10 @@ def test_one_image_is_explained_and_more_are_refused():
         assert client.post("/explain", files=form[:1]).json()["text"] == "a"
         both = client.post("/explain", files=form)
         assert both.status_code == 400
-        assert both.json() == {"error": "expected one image, got 2"}
+        assert both.json() == {"error": "expected one image or region, got 2"}
         assert values(client, READ) == [1]
+        of_region = [*form[:1], ("regions", (None, "[[0, 0, 9, 9]]"))]
+        assert client.post("/explain", files=of_region).json()["text"] == "a"
 
 
 def test_images_that_are_explained_are_counted_as_well():

@@ -25,7 +25,7 @@ from served import (  # noqa: E402
 )
 
 from robustscanner_jax.serving import service as service_module  # noqa: E402
-from robustscanner_jax.serving.decoding import check_scans  # noqa: E402
+from robustscanner_jax.serving.decoding import as_rows, check_scans  # noqa: E402
 from robustscanner_jax.serving.limits import Limits  # noqa: E402
 from robustscanner_jax.serving.requests import order_of  # noqa: E402
 from robustscanner_jax.serving.server import listen  # noqa: E402
@@ -85,6 +85,7 @@ def test_too_many_images_are_refused(client):
         ({"points": [0, 0, 9, 9]}, 1, 400, "expected regions as a list"),
         ("[[0", 1, 400, "expected regions as a list"),
         ([[0, 0, 9]], 1, 422, "region: expected two corners"),
+        ([None], 1, 422, "region: expected two corners"),
         ([[90, 90, 99, 99]], 1, 422, "outside of the page of 80 x 48 pixels"),
         ([[[0, 0], [1e5, 1], [1e5, 1e5], [0, 1e5]]], 1, 422, "far larger than the"),
     ],
@@ -106,11 +107,33 @@ def test_regions_that_cannot_be_read_get_one_sentence(
         assert message in found
 
 
-def test_another_field_of_a_form_is_refused(client):
-    form = [("image", png(10)), ("rotate", (None, "90"))]
+@pytest.mark.parametrize("name", ["rotate", "regions"])
+def test_another_field_of_a_form_is_refused(client, name):
+    regions = ("regions", (None, "[[0, 0, 9, 9]]"))
+    form = [("image", png(10, (48, 80))), regions, (name, (None, "90"))]
     answer = client.post("/read", files=form)
     assert answer.status_code == 400
     assert answer.json()["error"].startswith("expected files and regions in the form")
+
+
+def test_regions_that_cover_a_page_many_times_are_not_all_cut_out(client):
+    data = png(10, (48, 80))
+    form = [("image", data), ("regions", (None, json.dumps([[0, 0, 80, 48]] * 4)))]
+    assert texts(client.post("/read", files=form)) == ["a"] * 4
+    rule, whole = FakeReader().preprocessing, [[0, 0, 80, 48]]
+    rows = as_rows(data, whole * 7, rule=rule, max_pixels=10_000)
+    assert [isinstance(row, str) for row in rows] == [False] * 5 + [True] * 2
+    assert rows[-1] == "the regions before cover 4 times the page"
+
+
+def test_regions_nested_as_deep_as_json_goes_are_refused_in_one_sentence(client):
+    image = base64.b64encode(png(10)).decode()
+    for depth in (900, 980, 985, 990, 995, 5_000):
+        nested = "[" * depth + "]" * depth
+        body = f'{{"image": "{image}", "regions": {nested}}}'.encode()
+        headers = {"Content-Type": "application/json"}
+        answer = client.post("/read", content=body, headers=headers)
+        assert answer.status_code in (400, 422)
 
 
 def test_images_in_json_are_counted_before_they_are_decoded(client):

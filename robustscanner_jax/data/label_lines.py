@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
 from robustscanner_jax.data.json_list import stream_json_list
-from robustscanner_jax.regions import as_points, parse_regions
+from robustscanner_jax.regions import RegionError, as_points, parse_regions
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif")
 BOM = b"\xef\xbb\xbf"
@@ -223,14 +223,18 @@ def read_pages(path: str) -> Iterator[Row | BadLine]:
             continue
         for index, (points, text) in enumerate(regions):
             of_region = f"{where}, region {index}"
-            if text in _ILLEGIBLE:
-                yield BadLine(of_region, ILLEGIBLE, repr(text))
-                continue
             try:
                 as_points(points)
-                yield Row(of_region, image, text, json.dumps(points), index)
-            except ValueError as error:
+            except RegionError as error:
                 yield BadLine(of_region, OTHER_FORM, str(error))
+                continue
+            if not isinstance(text, str):
+                detail = f"expected a string 'transcription', got {text!r:.80}"
+                yield BadLine(of_region, NO_FIELD, detail)
+            elif text in _ILLEGIBLE:
+                yield BadLine(of_region, ILLEGIBLE, repr(text))
+            else:
+                yield Row(of_region, image, text, json.dumps(points), index)
 
 
 def _string(entry: Any, key: str) -> str:

@@ -16,14 +16,17 @@ from robustscanner_jax.data import label_lines
 from robustscanner_jax.data.label_lines import BadLine, Row
 from robustscanner_jax.regions import parse_regions
 
-# Detection looks at no more than this, however large the file is.
+# Detection looks at no more than this, or the first line, however large the file is.
 _HEAD_BYTES = 65536
 _HEAD_LINES = 100
 
+_TSV, _PAGES = "path TAB label", "PaddleOCR pages"
+_NO_WORDS = "path TAB []"  # a line of either
+
 # The name of each format, as messages show it, and its reader.
 LABEL_READERS: dict[str, Callable[[str], Iterator[Row | BadLine]]] = {
-    "path TAB label": label_lines.by_line(label_lines.parse_tsv),
-    "PaddleOCR pages": label_lines.read_pages,
+    _TSV: label_lines.by_line(label_lines.parse_tsv),
+    _PAGES: label_lines.read_pages,
     "ICDAR gt.txt": label_lines.by_line(label_lines.parse_icdar),
     "MJSynth annotation": label_lines.by_line(label_lines.parse_mjsynth),
     "MMOCR json": label_lines.read_mmocr_json,
@@ -54,6 +57,10 @@ def detect_label_format(path: str) -> str:
     found = _whole_file_format(lines[0], head)
     if found is None:
         votes = collections.Counter(filter(None, map(_line_format, lines)))
+        # A page without words, or a label: the other lines tell.
+        either = votes.pop(_NO_WORDS, 0)
+        if either:
+            votes[_PAGES if votes[_PAGES] else _TSV] += either
         found = next((name for name, _ in votes.most_common(1)), None)
     if found is None:
         raise ValueError(
@@ -63,10 +70,23 @@ def detect_label_format(path: str) -> str:
     return found
 
 
+def is_list_of_pages(path: str) -> bool:
+    """Returns whether a file, of labels or of image paths alone, lists regions.
+
+    Raises `OSError` where it cannot be read.
+    """
+    try:
+        return detect_label_format(path) == _PAGES
+    except ValueError:  # paths alone
+        return False
+
+
 def read_labels(path: str) -> Iterator[Row | BadLine]:
     """Yields the rows of a label file in any known format, and the lines that are none.
 
     A byte order mark, Windows line ends and blank lines are accepted.
+
+    Words marked as illegible fit the format.
 
     Raises `ValueError`, after the last line, where not one line fits the format, or
     where most are not UTF-8: the file is then another one than it seemed.
@@ -75,7 +95,7 @@ def read_labels(path: str) -> Iterator[Row | BadLine]:
     good, bad, not_utf8 = 0, 0, 0
     first_bad, first_not_utf8 = None, None
     for row in LABEL_READERS[name](path):
-        if isinstance(row, Row):
+        if isinstance(row, Row) or row.reason == label_lines.ILLEGIBLE:
             good += 1
         else:
             bad += 1
@@ -121,7 +141,7 @@ def _line_format(line: str) -> str | None:
             pass
     if "\t" in line:
         regions = parse_regions(line.partition("\t")[2])
-        return "PaddleOCR pages" if regions else "path TAB label"
+        return _PAGES if regions else _TSV if regions is None else _NO_WORDS
     if re.match(r'[^,]+,\s+"', line):  # CSV writes no space before a quote
         return "ICDAR gt.txt"
     if label_lines.MJSYNTH_LINE.fullmatch(line):

@@ -30,16 +30,24 @@ ANSWER = {
 ERROR = {"type": "object", "required": ["error"], "properties": {"error": TEXT}}
 FILE = {"type": "string", "format": "binary"}
 BASE64 = {"type": "string", "format": "byte"}
+_POINT = {
+    "type": "array",
+    "items": {"type": "number"},
+    "minItems": 2,
+    "maxItems": 2,
+}
 REGIONS = {
     "type": "array",
     "description": "words of the only image to read, instead of all of it: two corners "
     "of a box, four corners clockwise from the text's top left, or along the top of a "
-    "bent word and back along its bottom; pixels; in a form as JSON",
+    "bent word and back along its bottom; as points [x, y] or numbers one by one, in "
+    "pixels of the image as it is seen, after EXIF rotation",
     "minItems": 1,
     "items": {
-        "type": "array",
-        "minItems": 2,
-        "items": {"type": "array", "items": {"type": "number"}, "minItems": 2},
+        "oneOf": [
+            {"type": "array", "minItems": 2, "items": _POINT},
+            {"type": "array", "minItems": 4, "items": {"type": "number"}},
+        ]
     },
 }
 _MAPS = {"type": "array", "items": {"type": "array"}}
@@ -61,10 +69,15 @@ def _body(most: int) -> dict[str, Any]:
         for kind in (FILE, BASE64)
     )
     regions = REGIONS | {"maxItems": most}
+    in_form = {
+        "type": "string",
+        "contentMediaType": "application/json",
+        "contentSchema": regions,
+    }
     form, one, many = (
         {"type": "object", "properties": fields}
         for fields in (
-            {"image": files, "regions": regions},
+            {"image": files, "regions": in_form},
             {"image": BASE64, "regions": regions},
             {"images": texts},
         )

@@ -271,7 +271,7 @@ class Service:
 
         async def answer(order: Order) -> Response:
             if len(order) > 1:
-                raise Refused(400, f"expected one image, got {len(order)}")
+                raise Refused(400, f"expected one image or region, got {len(order)}")
             (row,) = await self._decoders.rows(order)
             if isinstance(row, str):
                 self.measures.count_images(read=0, unreadable=1)

@@ -53,6 +53,9 @@ PROGRAM = """
     print("none:", said(agreement.newest_step, Listing(None)))
     config = ConfigDict({"seed": 0})
     print("alike:", said(agreement.check_start, config, 3, [10, 20]))
+    other = ConfigDict({"seed": index})
+    print("other step:", said(agreement.check_start, config, 3 + index, [10]))
+    print("other config:", said(agreement.check_start, other, 3, [10]))
     print("other data:", said(agreement.check_start, config, 3, [10, 20 - index]))
 """
 
@@ -94,6 +97,12 @@ def test_processes_with_other_data_do_not_begin(printed):
     for one, length in zip(printed, (20, 19), strict=True):
         assert one["alike"] == "None"
         assert f"sources of [10, {length}] examples" in one["other data"]
+
+
+def test_processes_with_another_step_or_config_do_not_begin(printed):
+    for one, step in zip(printed, (3, 4), strict=True):
+        assert f"has step {step} and sources of [10]" in one["other step"]
+        assert "the processes do not begin alike" in one["other config"]
 
 
 def test_one_process_agrees_with_itself(tmp_path):

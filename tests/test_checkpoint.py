@@ -351,7 +351,13 @@ def test_an_error_that_passes_is_no_damage(checkpoints, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "error", [PermissionError("not yours"), RuntimeError("RESOURCE_EXHAUSTED: memory")]
+    "error",
+    [
+        PermissionError("not yours"),
+        MemoryError("too large"),
+        RuntimeError("RESOURCE_EXHAUSTED: memory"),
+        RuntimeError("PERMISSION_DENIED: not yours"),
+    ],
 )
 def test_what_is_no_damage_is_raised_as_it_is(checkpoints, monkeypatch, error):
     save(checkpoints, state_of(6), state_of(7))
@@ -459,3 +465,21 @@ def test_a_failed_save_costs_neither_the_next_nor_the_retention(
             folder = small_disk / "checkpoints"
             assert {p.name for p in folder.iterdir()} == {str(step + 1), str(step + 3)}
     assert "the checkpoint before this one was not saved" in caplog.text
+
+
+def test_another_shape_is_told_from_the_one_that_was_saved(checkpoints):
+    save(checkpoints, state_of(7, network="other"))
+    with pytest.raises(ValueError, match=r"expected shape \(\d{2}.*\), got \(3,\)"):
+        checkpoints.restore(shapes(state_of(7)))
+
+
+@pytest.mark.usefixtures("orbax_reads_left_over")
+def test_digests_without_their_checksum_are_damage(tmp_path, caplog):
+    with contextlib.closing(Checkpoints(tmp_path, keep=2)) as checkpoints:
+        save(checkpoints, state_of(6), state_of(7))
+    path = tmp_path / "checkpoints" / "7" / "data" / "metadata"
+    kept = path.read_text(encoding="utf-8")
+    path.write_text(kept.replace('"crc32"', '"crc31"'), encoding="utf-8")
+    with contextlib.closing(Checkpoints(tmp_path, keep=2)) as again:
+        assert int(again.restore(shapes(state_of(7)))[0].step) == 6
+    assert "its data position is not what was saved" in caplog.text

@@ -248,3 +248,19 @@ def test_the_product_of_a_row_is_over_the_characters_and_the_end():
     ]
     got = np.asarray(greedy(MODEL, eloquent(), image, width).probabilities)
     np.testing.assert_allclose(got.prod(axis=1), expected, rtol=1e-4)
+
+
+def test_all_steps_are_run_where_every_row_has_ended():
+    image, width = random_images(3, BATCH)
+    every = greedy(MODEL, eloquent(), image, width, all_steps=True)
+    lengths = num_characters(np.asarray(every.ids), MODEL.end_id)
+    short = np.resize(np.flatnonzero(lengths <= 2), 8)
+    alone = greedy(MODEL, eloquent(), image[short], width[short], all_steps=True)
+    np.testing.assert_array_equal(alone.ids, every.ids[short])
+
+
+def test_probabilities_of_a_bfloat16_network_are_float32():
+    model = small_model(dtype=jnp.bfloat16)
+    image, width = random_images(2, BATCH)
+    decoded = jax.eval_shape(lambda: greedy(model, eloquent(), image, width))
+    assert decoded.probabilities.dtype == np.float32

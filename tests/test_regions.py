@@ -262,3 +262,44 @@ def test_a_region_is_the_same_of_any_kind_of_page(tmp_path):
 def test_points_survive_json():
     points = as_points(BOX)
     assert parse_regions(json.dumps([points.tolist()])) == [(points.tolist(), None)]
+
+
+@pytest.mark.parametrize("region", [[120, 10, 130, 20], [10, 80, 20, 90]])
+def test_a_box_that_begins_where_the_page_ends_is_outside(region):
+    with pytest.raises(RegionError, match="outside of the page of 120 x 80 pixels"):
+        cut_out(PAGE, region)
+
+
+def test_four_corners_around_one_pixel_are_that_pixel():
+    quad = [[10, 20], [11, 20], [11, 21], [10, 21]]
+    np.testing.assert_array_equal(cut_out(PAGE, quad), PAGE[20:21, 10:11])
+
+
+def test_a_bent_word_is_as_high_as_its_sides_on_average():
+    wedge = [[10, 20], [40, 20], [70, 20], [70, 30], [40, 40], [10, 50]]
+    assert cut_out(PAGE, wedge).shape == (20, 61, 3)
+
+
+def test_a_crop_of_up_to_twice_the_page_is_cut_out():
+    around = [[-5, -5], [125, -4], [125, 85], [-5, 85]]
+    assert cut_out(PAGE, around).shape == (90, 130, 3)
+
+
+def test_a_bent_word_beyond_the_page_repeats_its_edge():
+    outline = [[-20, 30], [0, 30], [20, 30], [20, 50], [0, 50], [-20, 50]]
+    crop = cut_out(PAGE, outline)
+    for column in range(18):
+        assert difference(crop[:, column], PAGE[30:50, 0]).max() < 20
+
+
+@pytest.mark.parametrize(
+    "region",
+    [
+        [10.1, 20, 10.4, 60],  # an upright box
+        [10, 20.1, 70, 20.4],
+        [[10, 20], [70, 21], [70, 21.3], [10, 20.3]],
+        [[10, 20], [40, 20], [70, 20], [70, 20.3], [40, 20.3], [10, 20.3]],
+    ],
+)
+def test_a_region_thinner_than_a_pixel_is_one_pixel_thick(region):
+    assert min(cut_out(PAGE, region).shape[:2]) == 1

@@ -19,6 +19,7 @@ from robustscanner_jax.weights import (
     Weights,
     expected_shapes,
     flatten,
+    listed,
     load_weights,
     save_weights,
     unflatten,
@@ -115,8 +116,9 @@ def changed(weights, name, change):
     return dataclasses.replace(weights, variables=unflatten(flat))
 
 
-def test_a_value_outside_float16_is_refused_with_its_name(weights, tmp_path):
-    large = changed(weights, KERNEL, lambda a: a + 1e5)
+@pytest.mark.parametrize("sign", [1, -1])
+def test_a_value_outside_float16_is_refused_with_its_name(weights, tmp_path, sign):
+    large = changed(weights, KERNEL, lambda a: sign * (np.abs(a) + 1e5))
     with pytest.raises(ValueError, match=f"{KERNEL}: 10000.* float16"):
         save_weights(tmp_path / "w", large, dtype="float16")
     assert not list(tmp_path.iterdir())
@@ -237,3 +239,35 @@ def test_options_of_a_later_version_are_named(path, weights):
     assert "charset: " in load_error(path)
     rewrite(path, charset=None)
     assert "lacks ['charset']" in load_error(path)
+
+
+@pytest.mark.parametrize("name", ["start_id", "end_id", "pad_id"])
+def test_a_special_token_that_is_another_for_the_model_is_named(
+    weights, tmp_path, name
+):
+    model = weights.model.clone(**{name: 0})
+    bad = dataclasses.replace(weights, model=model)
+    what = name.replace("_", " ")
+    assert f"8 characters has {what} " in refused(bad, tmp_path)
+
+
+def test_a_file_that_does_not_say_its_format_version_is_refused(path):
+    rewrite(path, format_version=None)
+    assert "expected format version 1, got None" in load_error(path)
+
+
+def test_the_first_differences_are_listed_and_the_rest_counted():
+    assert listed([*"abcdefgh"]) == "a; b; c; d; e; f; g; h"
+    assert listed([*"abcdefghij"]) == "a; b; c; d; e; f; g; h; and 2 more"
+
+
+@pytest.mark.parametrize("part", ["charset", "model", "preprocessing", "card"])
+def test_metadata_that_lacks_a_part_is_refused_with_its_name(path, part):
+    rewrite(path, **{part: None})
+    assert f"its metadata lacks ['{part}']" in load_error(path)
+
+
+def test_the_folder_of_a_weights_file_is_made(weights, tmp_path):
+    path = tmp_path / "new" / "folder" / "weights.safetensors"
+    save_weights(path, weights)
+    assert load_weights(path).card == weights.card

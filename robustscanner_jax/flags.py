@@ -56,8 +56,9 @@ PROTOCOL = flags.DEFINE_enum(
 ROTATE_TALL = flags.DEFINE_float(
     "rotate_tall",
     None,
-    "evaluate, predict: also read crops over so many times as tall as wide at 90 and "
-    "270 degrees, and take the surest reading; 1 is MMOCR's rule. Off by default.",
+    "evaluate, predict, serve: also read crops over so many times as tall as wide at "
+    "90 and 270 degrees, and take the surest reading; 1 is MMOCR's rule. Off by "
+    "default.",
 )
 OUTPUT = flags.DEFINE_string(
     "output",

@@ -45,7 +45,7 @@ _USED: dict[str, tuple[FlagHolder, ...]] = {
     "import": (flags.SOURCE, flags.CHECKPOINT, flags.OUTPUT, flags.GOLDEN,
                flags.CHARSET, flags.MAX_LEN, flags.DTYPE),
     "export": (*_WEIGHTS, flags.OUTPUT, flags.FORMAT, flags.COMPARE, flags.DTYPE),
-    "serve": (*_READERS, flags.HOST, flags.PORT),
+    "serve": (*_READERS, flags.ROTATE_TALL, flags.HOST, flags.PORT),
 }  # fmt: skip
 
 
@@ -259,7 +259,13 @@ def _serve(paths: list[str]) -> int:
 
     # From the environment: a command line is seen by every process of the machine.
     token = os.environ.get("ROBUSTSCANNER_TOKEN")
-    run_server(_reader(), host=flags.HOST.value, port=flags.PORT.value, token=token)
+    run_server(
+        _reader(),
+        host=flags.HOST.value,
+        port=flags.PORT.value,
+        token=token,
+        rotate_tall=flags.ROTATE_TALL.value,
+    )
     return 0
 
 

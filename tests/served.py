@@ -57,10 +57,12 @@ def png(value: int, size: tuple[int, int] = (16, 32)) -> bytes:
 
 
 @contextlib.contextmanager
-def running(reader, *, token=None, wait_ready=True, **limits):
+def running(reader, *, token=None, rotate_tall=None, wait_ready=True, **limits):
     """Yields a client of a service in another thread, and the service."""
     limits = {"drain_seconds": 0.0} | limits
-    service = Service(reader, limits=Limits(**limits), token=token)
+    service = Service(
+        reader, limits=Limits(**limits), token=token, rotate_tall=rotate_tall
+    )
     server = Server(service)
     listener = listen("127.0.0.1", 0)
     thread = threading.Thread(target=server.run, args=([listener],), daemon=True)

@@ -16,6 +16,7 @@ from served import PNG, POISON, FakeReader, png, read, running, texts  # noqa: E
 
 from robustscanner_jax.serving import openapi  # noqa: E402
 from robustscanner_jax.serving.limits import Limits  # noqa: E402
+from robustscanner_jax.serving.service import Service  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -202,6 +203,37 @@ def test_one_image_is_explained_and_more_are_refused():
         assert values(client, READ) == [1]
         of_region = [*form[:1], ("regions", (None, "[[0, 0, 9, 9]]"))]
         assert client.post("/explain", files=of_region).json()["text"] == "a"
+
+
+class SureOfBright(Explaining):
+    """Is the surer the brighter the upper left pixel."""
+
+    def decode(self, image, width):
+        decoded = super().decode(image, width)
+        decoded.probabilities[:, 0] = image[:, 0, 0, 0] / 100
+        return decoded
+
+
+def test_tall_crops_are_read_turned_where_the_service_was_told_so():
+    import cv2
+    import numpy as np
+
+    wide, tall = np.full((20, 60, 3), 30, np.uint8), np.full((60, 20, 3), 10, np.uint8)
+    tall[:, 10:] = 80  # what is on top once it is turned to the left
+    files = [cv2.imencode(".png", pixels)[1].tobytes() for pixels in (wide, tall, wide)]
+    form = [("image", data) for data in [*files, b"junk"]]
+    expected = {None: "a", 2.9: "h", 3.0: "a"}
+    for rotate_tall, text in expected.items():
+        with running(SureOfBright(), rotate_tall=rotate_tall) as (client, _):
+            assert texts(client.post("/read", files=form)) == ["c", text, "c", None]
+            shown = client.post("/explain", content=files[1], headers=PNG)
+            assert shown.json()["text"] == text
+            assert values(client, READ) == [4]
+
+
+def test_a_ratio_below_one_is_refused_before_the_service_listens():
+    with pytest.raises(ValueError, match="rotate_tall: expected at least 1"):
+        Service(FakeReader(), limits=Limits(), rotate_tall=0.5)
 
 
 def test_images_that_are_explained_are_counted_as_well():

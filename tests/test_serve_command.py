@@ -132,4 +132,5 @@ def test_help_and_docs_name_every_limit_with_its_default(options):
 def test_the_help_names_the_backends_and_every_default(options):
     assert "{auto,jax,onnxruntime,openvino}" in options["--backend"]
     without = [flag for flag, text in options.items() if "(default: " not in text]
-    assert without == ["-h,", "--model"]
+    assert without == ["-h,", "--model", "--rotate-tall"]
+    assert "off by default" in options["--rotate-tall"]

@@ -25,7 +25,11 @@ from served import (  # noqa: E402
 )
 
 from robustscanner_jax.serving import service as service_module  # noqa: E402
-from robustscanner_jax.serving.decoding import as_rows, check_scans  # noqa: E402
+from robustscanner_jax.serving.decoding import (  # noqa: E402
+    Rule,
+    check_scans,
+    crops_of,
+)
 from robustscanner_jax.serving.limits import Limits  # noqa: E402
 from robustscanner_jax.serving.requests import order_of  # noqa: E402
 from robustscanner_jax.serving.server import listen  # noqa: E402
@@ -120,10 +124,10 @@ def test_regions_that_cover_a_page_many_times_are_not_all_cut_out(client):
     data = png(10, (48, 80))
     form = [("image", data), ("regions", (None, json.dumps([[0, 0, 80, 48]] * 4)))]
     assert texts(client.post("/read", files=form)) == ["a"] * 4
-    rule, whole = FakeReader().preprocessing, [[0, 0, 80, 48]]
-    rows = as_rows(data, whole * 7, rule=rule, max_pixels=10_000)
-    assert [isinstance(row, str) for row in rows] == [False] * 5 + [True] * 2
-    assert rows[-1] == "the regions before cover 4 times the page"
+    rule = Rule(FakeReader().preprocessing, max_pixels=10_000)
+    crops = crops_of(data, [[0, 0, 80, 48]] * 7, rule)
+    assert [isinstance(crop, str) for crop in crops] == [False] * 5 + [True] * 2
+    assert crops[-1] == "the regions before cover 4 times the page"
 
 
 def test_regions_nested_as_deep_as_json_goes_are_refused_in_one_sentence(client):

@@ -51,6 +51,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     add("--threads", type=int, default=0, help="0: every core that the process may use")
     add("--batch-size", type=int, default=16, help="most images computed together")
+    add(
+        "--rotate-tall",
+        type=float,
+        default=argparse.SUPPRESS,
+        help="also read crops over so many times as tall as wide at 90 and 270 "
+        "degrees, and take the surest reading; off by default",
+    )
     for field in LIMITS:
         add(
             "--" + field.name.replace("_", "-"),
@@ -84,7 +91,12 @@ def main(arguments: list[str] | None = None) -> int:
         )
         token = os.environ.get(TOKEN_VARIABLE)
         run_server(
-            reader, host=given["host"], port=given["port"], token=token, limits=limits
+            reader,
+            host=given["host"],
+            port=given["port"],
+            token=token,
+            limits=limits,
+            rotate_tall=given.get("rotate_tall"),
         )
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -8,14 +8,12 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from robustscanner_jax.reading import Reading
+from robustscanner_jax.rotation import Row
 from robustscanner_jax.serving.measures import Measures
 
 log = logging.getLogger(__name__)
 
-Row = tuple[np.ndarray, int]  # see `preprocessing.resize_and_pad`
 ReadRows = Callable[[Sequence[Row]], list[Reading]]
 
 
@@ -37,7 +35,7 @@ class Batcher:
     Args:
       read_rows: computes; called in a thread of its own, never twice at once.
       batch_size: most rows of a call.
-      capacity: most rows admitted at once, waiting or computed.
+      capacity: most crops admitted at once, waiting or computed.
       delay: seconds.
       measures: where batches and the queue's length are counted.
     """
@@ -81,7 +79,7 @@ class Batcher:
 
     @contextlib.contextmanager
     def admitted(self, count: int) -> Iterator[None]:
-        """Holds places for `count` rows.
+        """Holds places for `count` crops.
 
         Raises:
           QueueFull: so many more do not fit; at once, nothing waits for a place.

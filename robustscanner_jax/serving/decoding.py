@@ -1,6 +1,7 @@
 """From the files of images to rows, in threads beside the event loop."""
 
 import asyncio
+import dataclasses
 import functools
 import itertools
 import logging
@@ -12,9 +13,9 @@ from typing import TypeVar
 import numpy as np
 
 from robustscanner_jax.data.images import decode_image
-from robustscanner_jax.preprocessing import Preprocessing, resize_and_pad
+from robustscanner_jax.preprocessing import Preprocessing
 from robustscanner_jax.regions import cut_out
-from robustscanner_jax.serving.batching import Row
+from robustscanner_jax.rotation import Row, crop_rows
 from robustscanner_jax.serving.requests import Order
 
 log = logging.getLogger(__name__)
@@ -58,80 +59,87 @@ def check_scans(data: bytes) -> None:
             place += int.from_bytes(data[place : place + 2])
 
 
-def as_rows(
-    data: bytes, regions: list | None, *, rule: Preprocessing, max_pixels: int
-) -> list[Row | str]:
-    """Returns the rows of an encoded image, or in one sentence why there is none.
+@dataclasses.dataclass(frozen=True)
+class Rule:
+    """What becomes of an encoded image.
 
-    It is the image as a whole, or a row for each of its regions.
+    Attributes:
+      preprocessing: from its pixels to a row.
+      max_pixels: more are not decoded.
+      rotate_tall: see `rotation.turned_rows`.
     """
+
+    preprocessing: Preprocessing
+    max_pixels: int
+    rotate_tall: float | None = None
+
+
+# The rows to read of a crop, see `rotation.crop_rows`, or in one sentence why none.
+Crop = list[Row] | str
+
+
+def crops_of(data: bytes, regions: list | None, rule: Rule) -> list[Crop]:
+    """Returns an encoded image as a whole, or each of its regions."""
     count = 1 if regions is None else len(regions)
     try:
         check_scans(data)
-        page = decode_image(data, max_pixels=max_pixels)
+        page = decode_image(data, max_pixels=rule.max_pixels)
     except ValueError as error:
         return [str(error)] * count
     except Exception as error:  # a decoder's bug costs one image, not the request
         log.warning("an image could not be decoded: %r", error)
         return ["the image cannot be decoded"] * count
     if regions is None:
-        return [_as_row(page, rule)]
-    return _rows_of_regions(page, regions, rule)
+        return [_crop(page, rule)]
+    return _crops_of_regions(page, regions, rule)
 
 
-def _as_row(image: np.ndarray, rule: Preprocessing) -> Row | str:
+def _crop(image: np.ndarray, rule: Rule) -> Crop:
     try:
-        return resize_and_pad(image, rule)
+        return crop_rows(image, rule.preprocessing, rule.rotate_tall)
     except ValueError as error:
         return str(error)
 
 
-def _rows_of_regions(
-    page: np.ndarray, regions: list, rule: Preprocessing
-) -> list[Row | str]:
-    """Returns a row for each region, as long as they do not cut the page too often."""
-    rows: list[Row | str] = []
+def _crops_of_regions(page: np.ndarray, regions: list, rule: Rule) -> list[Crop]:
+    """Returns each region, as long as they do not cut the page too often."""
+    crops: list[Crop] = []
     left = MOST_CUT * page.shape[0] * page.shape[1]
     for region in regions:
         if left < 0:
-            rows.append(f"the regions before cover {MOST_CUT} times the page")
+            crops.append(f"the regions before cover {MOST_CUT} times the page")
             continue
         try:
-            crop = cut_out(page, region)
+            pixels = cut_out(page, region)
         except ValueError as error:
-            rows.append(str(error))
+            crops.append(str(error))
             continue
-        left -= crop.shape[0] * crop.shape[1]
-        rows.append(_as_row(crop, rule))
-    return rows
+        left -= pixels.shape[0] * pixels.shape[1]
+        crops.append(_crop(pixels, rule))
+    return crops
 
 
 class Decoders:
     """Two threads for what would hold up the event loop.
 
     Args:
-      rule: what becomes of the pixels.
-      max_pixels: of one image.
+      rule: what becomes of images.
     """
 
-    def __init__(self, rule: Preprocessing, *, max_pixels: int):
+    def __init__(self, rule: Rule):
         self._rule = rule
-        self._max_pixels = max_pixels
         self._threads = ThreadPoolExecutor(2, thread_name_prefix="decode")
 
     async def run(self, function: Callable[[], T]) -> T:
         """Returns what the function gives, called in one of the threads."""
         return await asyncio.get_running_loop().run_in_executor(self._threads, function)
 
-    async def rows(self, order: Order) -> list[Row | str]:
-        """Returns the rows of an order, or in one sentence why there is none."""
-        decode = functools.partial(
-            as_rows,
-            regions=order.regions,
-            rule=self._rule,
-            max_pixels=self._max_pixels,
-        )
-        waiting = [self.run(functools.partial(decode, data)) for data in order.images]
+    async def crops(self, order: Order) -> list[Crop]:
+        """Returns what an order asks to read."""
+        waiting = [
+            self.run(functools.partial(crops_of, data, order.regions, self._rule))
+            for data in order.images
+        ]
         return list(itertools.chain.from_iterable(await asyncio.gather(*waiting)))
 
     def close(self) -> None:

@@ -129,6 +129,7 @@ def run_server(
     port: int = 8000,
     token: str | None = None,
     limits: Limits | None = None,
+    rotate_tall: float | None = None,
 ) -> None:
     """Serves until SIGTERM or SIGINT, then answers what it has taken and returns.
 
@@ -136,13 +137,16 @@ def run_server(
       reader: a live `Recognizer`, or what `load_artefact` returns.
       host: address to listen on; only this machine reaches the default.
       port: 0 takes a free one, which the log names.
-      token: see `Service`.
+      token, rotate_tall: see `Service`.
       limits: bounds on requests and times.
 
     Raises:
-      ValueError: the address cannot be listened on, or no client could send the token.
+      ValueError: the address cannot be listened on, no client could send the token, or
+        `rotate_tall` is below 1.
     """
-    service = Service(reader, limits=limits or Limits(), token=token)
+    service = Service(
+        reader, limits=limits or Limits(), token=token, rotate_tall=rotate_tall
+    )
     with listen(host, port) as listener:
         if host not in LOCAL_HOSTS and not token:
             log.warning("no token: whoever reaches %s may use the service", host)

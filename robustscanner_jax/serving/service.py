@@ -5,7 +5,7 @@ import contextlib
 import functools
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,11 +14,12 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
+from robustscanner_jax import rotation
 from robustscanner_jax.reading import Reader, Reading
 from robustscanner_jax.serving import openapi, page
 from robustscanner_jax.serving.access import check_token, clean_token
 from robustscanner_jax.serving.batching import Batcher, QueueFull
-from robustscanner_jax.serving.decoding import Decoders
+from robustscanner_jax.serving.decoding import Crop, Decoders, Rule
 from robustscanner_jax.serving.limits import Limits
 from robustscanner_jax.serving.measures import Measures
 from robustscanner_jax.serving.requests import (
@@ -45,6 +46,8 @@ class Service:
       limits: bounds on requests and times.
       token: what clients must send as `Authorization: Bearer TOKEN`, white space around
         it left off; None or empty lets all in.
+      rotate_tall: crops over so many times as tall as wide are read turned as well, see
+        `rotation`; None: none.
 
     Attributes:
       ready: warmed up; until then images are refused.
@@ -52,10 +55,18 @@ class Service:
       draining: stopping; /readyz says so, and connections close after their answer.
 
     Raises:
-      ValueError: no client could send the token.
+      ValueError: no client could send the token, or `rotate_tall` is below 1.
     """
 
-    def __init__(self, reader: Reader, *, limits: Limits, token: str | None = None):
+    def __init__(
+        self,
+        reader: Reader,
+        *,
+        limits: Limits,
+        token: str | None = None,
+        rotate_tall: float | None = None,
+    ):
+        rotation.check_ratio(rotate_tall)
         self.limits = limits
         self.ready = self.broken = False
         self.draining = False
@@ -70,7 +81,8 @@ class Service:
         self._reader = reader
         self._token = clean_token(token)
         self._held_bytes = self._answering = 0
-        self._decoders = Decoders(reader.preprocessing, max_pixels=limits.pixels)
+        rule = Rule(reader.preprocessing, limits.pixels, rotate_tall)
+        self._decoders = Decoders(rule)
         # Only a live network can show where it looked.
         self._explain = getattr(reader, "explain_row", None)
 
@@ -242,10 +254,7 @@ class Service:
         start = time.perf_counter()
 
         async def answer(order: Order) -> Response:
-            rows = await self._decoders.rows(order)
-            good = [row for row in rows if not isinstance(row, str)]
-            found = iter(await self.batcher.read(good) if good else [])
-            readings = [row if isinstance(row, str) else next(found) for row in rows]
+            readings = await self._readings(await self._decoders.crops(order))
             fields = [_as_fields(reading) for reading in readings]
             unreadable = sum("error" in one for one in fields)
             self.measures.count_images(
@@ -262,6 +271,20 @@ class Service:
 
         return await self._handle(request, answer)
 
+    async def _readings(self, crops: Sequence[Crop]) -> list[Reading | Exception | str]:
+        """Returns a reading for each crop, or why there is none."""
+        good = [crop for crop in crops if not isinstance(crop, str)]
+        rows = [row for crop in good for row in crop]
+        found = iter(await self.batcher.read(rows) if rows else [])
+        readings: list[Reading | Exception | str] = []
+        for crop in crops:
+            if isinstance(crop, str):
+                readings.append(crop)
+                continue
+            of_crop = [next(found) for _ in crop]
+            readings.append(of_crop[_surest(of_crop)])
+        return readings
+
     async def _explained(self, request: Request) -> Response:
         explain = self._explain
         if explain is None:
@@ -272,11 +295,14 @@ class Service:
         async def answer(order: Order) -> Response:
             if len(order) > 1:
                 raise Refused(400, f"expected one image or region, got {len(order)}")
-            (row,) = await self._decoders.rows(order)
-            if isinstance(row, str):
+            (crop,) = await self._decoders.crops(order)
+            if isinstance(crop, str):
                 self.measures.count_images(read=0, unreadable=1)
-                return JSONResponse({"error": row}, 422)
-            reading, shown = await self.batcher.in_thread(lambda: explain(row))
+                return JSONResponse({"error": crop}, 422)
+            won = 0
+            if len(crop) > 1:
+                won = _surest(await self.batcher.read(crop))
+            reading, shown = await self.batcher.in_thread(lambda: explain(crop[won]))
             self.measures.count_images(read=1, unreadable=0)
             maps = {
                 name: np.asarray(getattr(shown, name), np.float64).round(4).tolist()
@@ -285,6 +311,13 @@ class Service:
             return JSONResponse(_as_fields(reading) | maps)
 
         return await self._handle(request, answer)
+
+
+def _surest(readings: Sequence[Reading | Exception]) -> int:
+    """Returns which reading of a crop counts; one that failed counts as empty."""
+    return rotation.best(
+        [() if isinstance(r, Exception) else r.character_confidences for r in readings]
+    )
 
 
 def _as_fields(reading: Reading | Exception | str) -> dict[str, Any]:

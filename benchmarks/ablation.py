@@ -174,6 +174,7 @@ def plan(options: argparse.Namespace) -> dict[str, list[tuple[Path, list[str]]]]
         f"--config.train.evaluate_every={options.steps}",
         *options.rest,
         f"--config.data.evaluate=({sets},)",
+        "--config.data.weights=(1.0,)",
     ]
     runs: dict[str, list[tuple[Path, list[str]]]] = {}
     for name in options.only:

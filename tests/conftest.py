@@ -5,8 +5,14 @@ The imports are late on purpose (E402): each needs what is set above it.
 
 import gc
 import os
+import signal
 import sys
 from pathlib import Path
+
+# The suite may run in the background of a script, where SIGINT is ignored: by it, and by
+# every process that a test starts.
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Before the first import of jax: the CPU, unless the caller asks for something else
 # (`JAX_PLATFORMS=cuda pytest -m accelerator`), as eight devices on any machine. Most of

@@ -9,8 +9,8 @@ import signal
 import sys
 from pathlib import Path
 
-# The suite may run in the background of a script, where SIGINT is ignored: by it, and by
-# every process that a test starts.
+# The suite may run in the background of a script, where SIGINT is ignored: by it, and
+# by every process that a test starts.
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 

@@ -1,5 +1,7 @@
 """How the network is computed on the device at hand: what moves speed, not meaning."""
 
+import logging
+import os
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -7,6 +9,12 @@ import jax
 import jax.numpy as jnp
 
 from robustscanner_jax.models.robustscanner import RobustScanner
+
+logger = logging.getLogger(__name__)
+
+# The XLA of jax 0.11.2 fuses bfloat16 networks on CPU into NaN. Set to nothing, as in
+# XLA_FLAGS=--xla_cpu_experimental_ynn_fusion_type= , it does not.
+_FUSION_FLAG = "--xla_cpu_experimental_ynn_fusion_type"
 
 # Where a name may come from a config or a flag, `str` is taken, and checked.
 ComputeDtype = Literal["auto", "float32", "bfloat16"]
@@ -44,6 +52,13 @@ def for_device(model: RobustScanner, dtype: ComputeDtype | str) -> RobustScanner
     """
     if _has_accelerator():
         return model.clone(dtype=compute_dtype(dtype), unroll=UNROLL)
+    if dtype == "bfloat16" and _may_become_nan():
+        logger.warning(
+            "jax %s computes bfloat16 networks on CPU as NaN: take float32, or set "
+            "XLA_FLAGS=%s= (nothing behind the equals sign)",
+            jax.__version__,
+            _FUSION_FLAG,
+        )
     # Not on several devices: XLA would sum between them in every turn of a loop. And
     # several processes must compile one program, whatever their processors.
     alone = jax.device_count() == 1
@@ -68,6 +83,11 @@ def _has_bfloat16_tiles() -> bool:
         return "amx_bf16" in Path("/proc/cpuinfo").read_text()
     except OSError:  # not Linux
         return False
+
+
+def _may_become_nan() -> bool:
+    newer = jax.__version_info__ >= (0, 11)
+    return newer and _FUSION_FLAG not in os.environ.get("XLA_FLAGS", "")
 
 
 def _has_accelerator() -> bool:

@@ -59,3 +59,22 @@ def test_several_devices_on_cpu_keep_the_gradients_of_xla(monkeypatch):
     monkeypatch.setattr(jax, "default_backend", lambda: "cpu")
     monkeypatch.setattr(jax, "device_count", lambda: 2)
     assert for_device(RobustScanner(width="nano"), "auto").training_factors is None
+
+
+@pytest.mark.parametrize(
+    ("version", "dtype", "flags", "warned"),
+    [
+        ((0, 10, 2), "bfloat16", "", False),
+        ((0, 11, 2), "bfloat16", "", True),
+        ((0, 11, 2), "auto", "", False),
+        ((0, 11, 2), "bfloat16", "--xla_cpu_experimental_ynn_fusion_type=", False),
+    ],
+)
+def test_bfloat16_on_a_cpu_is_warned_of_where_xla_makes_nan_of_it(
+    monkeypatch, caplog, version, dtype, flags, warned
+):
+    monkeypatch.setattr(jax, "default_backend", lambda: "cpu")
+    monkeypatch.setattr(jax, "__version_info__", version)
+    monkeypatch.setenv("XLA_FLAGS", flags)
+    for_device(RobustScanner(width="nano"), dtype)
+    assert ("computes bfloat16 networks on CPU as NaN" in caplog.text) is warned

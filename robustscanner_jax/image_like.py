@@ -14,6 +14,10 @@ from PIL import Image, ImageOps
 from robustscanner_jax.data.images import decode_image
 from robustscanner_jax.regions import cut_out
 
+# A path, the bytes of an image file, a PIL image, or a uint8 array: [h, w, 3] RGB,
+# [h, w] or [h, w, 1] grey.
+Whole = str | Path | bytes | Image.Image | np.ndarray
+
 
 @dataclasses.dataclass(frozen=True)
 class Region:
@@ -27,13 +31,11 @@ class Region:
         left, or more along its top and back along its bottom.
     """
 
-    page: "str | Path | bytes | Image.Image | np.ndarray"
+    page: Whole
     points: Any
 
 
-# A path, the bytes of an image file, a PIL image, a uint8 array ([h, w, 3] RGB, [h, w]
-# or [h, w, 1] grey), or a region of one of these.
-ImageLike = str | Path | bytes | Image.Image | np.ndarray | Region
+ImageLike = Whole | Region
 
 
 class ImageError(ValueError):

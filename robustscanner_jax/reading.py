@@ -11,7 +11,7 @@ import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, NamedTuple, overload
+from typing import Any, NamedTuple, TypeVar, overload
 
 import numpy as np
 
@@ -26,6 +26,8 @@ from robustscanner_jax.image_like import (
 )
 from robustscanner_jax.preprocessing import Preprocessing
 from robustscanner_jax.rotation import Row, crop_rows
+
+T = TypeVar("T")
 
 # Threads that decode files while the network reads the batch before.
 DECODERS = 2
@@ -71,6 +73,25 @@ def check_batch_size(batch_size: int) -> None:
         raise ValueError(
             f"batch_size: expected a whole number of at least 1, got {batch_size!r}"
         )
+
+
+def surest(
+    crops: Sequence[Sequence[Row]], readings: Iterable[T]
+) -> list[tuple[T, int]]:
+    """Returns for each crop the reading that counts, and which of its rows that is.
+
+    Args:
+      crops: as `rotation.crop_rows` gives them.
+      readings: of all their rows, in order. One that failed, an exception in its place,
+        counts as empty.
+    """
+    remaining = iter(readings)
+    found = []
+    for crop in crops:
+        of_crop = [next(remaining) for _ in crop]
+        won = rotation.best([getattr(r, "character_confidences", ()) for r in of_crop])
+        found.append((of_crop[won], won))
+    return found
 
 
 class Reader(abc.ABC):
@@ -232,13 +253,7 @@ class Reader(abc.ABC):
         readings: list[Reading] = []
         for start in range(0, len(rows), self.batch_size):
             readings += self.read_rows(rows[start : start + self.batch_size])
-        remaining = iter(readings)
-        found = []
-        for crop in crops:
-            of_crop = [next(remaining) for _ in crop]
-            won = rotation.best([r.character_confidences for r in of_crop])
-            found.append((of_crop[won], won))
-        return found
+        return surest(crops, readings)
 
     def read_rows(self, rows: Sequence[Row]) -> list[Reading]:
         """Reads what `resize_and_pad` returns; at most `batch_size` rows."""

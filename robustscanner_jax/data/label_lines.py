@@ -115,19 +115,24 @@ Fields = Iterable[tuple[str, str]]  # the (path, text) that one line holds
 
 def by_line(parse: Callable[[str], Fields]) -> Callable[[str], Iterator[Row | BadLine]]:
     """Returns a reader of a format in which every line stands for itself."""
+    return lambda path: _each_line(
+        path, lambda line, where: (Row(where, *fields) for fields in parse(line))
+    )
 
-    def read(path: str) -> Iterator[Row | BadLine]:
-        for number, line in numbered_lines(path):
-            where = f"{path}, line {number}"
-            try:
-                if isinstance(line, LineError):
-                    raise line
-                for image, text in parse(line) if line.strip() else ():
-                    yield Row(where, image, text)
-            except LineError as error:
-                yield BadLine(where, error.reason, error.detail)
 
-    return read
+def _each_line(
+    path: str, read: Callable[[str, str], Iterable[Row | BadLine]]
+) -> Iterator[Row | BadLine]:
+    """Yields what `read(line, where)` finds; a `LineError` costs the rest of a line."""
+    for number, line in numbered_lines(path):
+        where = f"{path}, line {number}"
+        try:
+            if isinstance(line, LineError):
+                raise line
+            if line.strip():
+                yield from read(line, where)
+        except LineError as error:
+            yield BadLine(where, error.reason, error.detail)
 
 
 def parse_tsv(line: str) -> Fields:
@@ -203,38 +208,34 @@ def read_mmocr_json(path: str) -> Iterator[Row | BadLine]:
 
 
 def read_pages(path: str) -> Iterator[Row | BadLine]:
-    """Yields a row for each word of PaddleOCR's list of pages.
+    """Returns a row for each word of PaddleOCR's list of pages.
 
     A line is `page TAB JSON`, see `regions.parse_regions`. Words marked as illegible
     (`###`, or `*`) are no rows.
     """
-    for number, line in numbered_lines(path):
-        where = f"{path}, line {number}"
-        if isinstance(line, LineError):
-            yield BadLine(where, line.reason, line.detail)
+    return _each_line(path, _words_of_page)
+
+
+def _words_of_page(line: str, where: str) -> Iterator[Row | BadLine]:
+    image, _, listed = line.partition("\t")
+    regions = parse_regions(listed)
+    if regions is None:
+        detail = f"expected page TAB [{{...}}, ...], got {line[:80]!r}"
+        raise LineError(OTHER_FORM, detail)
+    for index, (points, text) in enumerate(regions):
+        of_region = f"{where}, region {index}"
+        try:
+            as_points(points)
+        except RegionError as error:
+            yield BadLine(of_region, OTHER_FORM, str(error))
             continue
-        if not line.strip():
-            continue
-        image, _, listed = line.partition("\t")
-        regions = parse_regions(listed)
-        if regions is None:
-            detail = f"expected page TAB [{{...}}, ...], got {line[:80]!r}"
-            yield BadLine(where, OTHER_FORM, detail)
-            continue
-        for index, (points, text) in enumerate(regions):
-            of_region = f"{where}, region {index}"
-            try:
-                as_points(points)
-            except RegionError as error:
-                yield BadLine(of_region, OTHER_FORM, str(error))
-                continue
-            if not isinstance(text, str):
-                detail = f"expected a string 'transcription', got {text!r:.80}"
-                yield BadLine(of_region, NO_FIELD, detail)
-            elif text in _ILLEGIBLE:
-                yield BadLine(of_region, ILLEGIBLE, repr(text))
-            else:
-                yield Row(of_region, image, text, json.dumps(points), index)
+        if not isinstance(text, str):
+            detail = f"expected a string 'transcription', got {text!r:.80}"
+            yield BadLine(of_region, NO_FIELD, detail)
+        elif text in _ILLEGIBLE:
+            yield BadLine(of_region, ILLEGIBLE, repr(text))
+        else:
+            yield Row(of_region, image, text, json.dumps(points), index)
 
 
 def _string(entry: Any, key: str) -> str:

@@ -183,9 +183,8 @@ def _from_json(body: bytes, limits: Limits) -> tuple[list[bytes], Any]:
             413, f"{len(images)} images, expected at most {limits.images} a request"
         )
     files = [_from_base64(number, text) for number, text in enumerate(images)]
-    if "regions" in fields and fields["regions"] is None:
-        raise Refused(400, "expected regions as a list of at least one list of points")
-    return files, fields.get("regions")
+    # None is for regions that are not there; null is refused as an empty list is.
+    return files, (fields["regions"] or []) if "regions" in fields else None
 
 
 def _from_base64(number: int, text: Any) -> bytes:
@@ -213,10 +212,9 @@ def _from_form(
     regions = None
     if form.regions is not None:
         try:
-            regions = json.loads(form.regions)
+            regions = json.loads(form.regions) or []
         except (ValueError, RecursionError):
-            pass  # which is no list
-        regions = [] if regions is None else regions
+            regions = []
     return [bytes(image) for image in form.images], regions
 
 

@@ -15,7 +15,7 @@ from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, R
 from starlette.routing import Route
 
 from robustscanner_jax import rotation
-from robustscanner_jax.reading import Reader, Reading
+from robustscanner_jax.reading import Reader, Reading, surest
 from robustscanner_jax.serving import openapi, page
 from robustscanner_jax.serving.access import check_token, clean_token
 from robustscanner_jax.serving.batching import Batcher, QueueFull
@@ -275,15 +275,8 @@ class Service:
         """Returns a reading for each crop, or why there is none."""
         good = [crop for crop in crops if not isinstance(crop, str)]
         rows = [row for crop in good for row in crop]
-        found = iter(await self.batcher.read(rows) if rows else [])
-        readings: list[Reading | Exception | str] = []
-        for crop in crops:
-            if isinstance(crop, str):
-                readings.append(crop)
-                continue
-            of_crop = [next(found) for _ in crop]
-            readings.append(of_crop[_surest(of_crop)])
-        return readings
+        found = iter(surest(good, await self.batcher.read(rows) if rows else []))
+        return [crop if isinstance(crop, str) else next(found)[0] for crop in crops]
 
     async def _explained(self, request: Request) -> Response:
         explain = self._explain
@@ -301,7 +294,7 @@ class Service:
                 return JSONResponse({"error": crop}, 422)
             won = 0
             if len(crop) > 1:
-                won = _surest(await self.batcher.read(crop))
+                ((_, won),) = surest([crop], await self.batcher.read(crop))
             reading, shown = await self.batcher.in_thread(lambda: explain(crop[won]))
             self.measures.count_images(read=1, unreadable=0)
             maps = {
@@ -311,13 +304,6 @@ class Service:
             return JSONResponse(_as_fields(reading) | maps)
 
         return await self._handle(request, answer)
-
-
-def _surest(readings: Sequence[Reading | Exception]) -> int:
-    """Returns which reading of a crop counts; one that failed counts as empty."""
-    return rotation.best(
-        [() if isinstance(r, Exception) else r.character_confidences for r in readings]
-    )
 
 
 def _as_fields(reading: Reading | Exception | str) -> dict[str, Any]:

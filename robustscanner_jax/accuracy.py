@@ -27,6 +27,7 @@ from robustscanner_jax.published import (
     Published,
     split_name,
 )
+from robustscanner_jax.views import UNSURE
 from robustscanner_jax.whole_file import write_whole_escaped
 
 FORMAT_VERSION = 1
@@ -65,9 +66,9 @@ def row_name(score: SetScore) -> str:
 def _rows(scores: Sequence[SetScore], protocol: str) -> list[list[str]]:
     """Returns the table's cells, the header first."""
     published = _published_columns(scores, protocol)
-    turned = any(score.turned is not None for score in scores)
+    views = list(dict.fromkeys(name for score in scores for name in score.of_views()))
     header = ["set", "words", "skipped", "accuracy %", "95 % interval"]
-    header += ["turned", "turned won"] if turned else []
+    header += views
     header += ["1-NED %", "confidence %", "ECE %"]
     header += [f"{row.name}*" for row in published]
     rows = [header]
@@ -76,7 +77,7 @@ def _rows(scores: Sequence[SetScore], protocol: str) -> list[list[str]]:
         row = [row_name(score), str(score.words), str(score.skipped)]
         row += [_percent(score.accuracy)]
         row += [f"{_percent(score.low)}-{_percent(score.high)}"]
-        row += [str(score.turned), str(score.turned_won)] if turned else []
+        row += [str(score.of_views().get(name, "")) for name in views]
         row += [_percent(x) for x in (score.one_ned, score.mean_confidence, score.ece)]
         for paper in published:
             value = paper.by_split.get(split)
@@ -115,13 +116,18 @@ def notes(
             "a turned reading counts, having the highest mean confidence of its "
             "characters"
         )
+    if any(score.closer is not None for score in scores):
+        lines.append(
+            f"closer: crops read with a probability below {UNSURE}, read again without "
+            "their edges; won: of these, where such a reading counts, by the same rule"
+        )
     published = _published_columns(scores, protocol)
     if published:
         lines.append(
             "columns with a *: published accuracy in percent, not measured here"
         )
     lines += [f"{row.name}*: {row.note}" for row in published]
-    lines += [_fact(key, value) for key, value in extra.items() if value is not None]
+    lines += [_fact(k, v) for k, v in extra.items() if v is not None and v is not False]
     return lines
 
 
@@ -132,6 +138,8 @@ def _fact(key: str, value: Any) -> str:
             return f"{_three_digits(value)} images a second"
         case "rotate_tall":
             return f"tall: over {value:g} times as tall as wide (--rotate_tall)"
+        case "look_closer":
+            return "looked closer where a crop was not read surely (--look_closer)"
         case "step":
             return f"update {value}"
         case "allowlist":

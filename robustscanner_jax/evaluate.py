@@ -18,6 +18,7 @@ from robustscanner_jax.published import is_contextless
 from robustscanner_jax.reading import Reader
 from robustscanner_jax.report import Sample, draw_samples
 from robustscanner_jax.tally import Tally
+from robustscanner_jax.views import AS_IT_IS, Views
 from robustscanner_jax.word_stream import ReadWord, read_words
 
 
@@ -67,14 +68,14 @@ class Evaluation:
       results: one a benchmark that is scored, in order.
       unscored: a sentence on each benchmark of which the protocol skips every word.
       protocol: a key of `metrics.PROTOCOLS`.
-      rotate_tall: see `rotation.turned_rows`.
+      views: of a crop that could be read.
       weights: what was read; None where the caller did not say.
     """
 
     results: list[BenchmarkResult]
     unscored: list[str]
     protocol: str
-    rotate_tall: float | None = None
+    views: Views = AS_IT_IS
     weights: WeightsRead | None = None
 
     @property
@@ -85,7 +86,8 @@ class Evaluation:
     def facts(self) -> dict[str, Any]:
         """Returns what the table says besides: `extra` in accuracy.json."""
         facts: dict[str, Any] = {
-            "rotate_tall": self.rotate_tall,
+            "rotate_tall": self.views.rotate_tall,
+            "look_closer": self.views.look_closer,
             "images_per_second": images_per_second(self.results),
         }
         if self.weights:
@@ -125,7 +127,7 @@ def read_benchmark(
     source: Source,
     *,
     protocol: str,
-    rotate_tall: float | None = None,
+    views: Views = AS_IT_IS,
     warm: bool = False,
 ) -> BenchmarkResult:
     """Reads all of a source and scores it.
@@ -135,19 +137,18 @@ def read_benchmark(
       name: of the benchmark.
       source: its records.
       protocol: a key of `metrics.PROTOCOLS`.
-      rotate_tall: see `rotation.turned_rows`.
+      views: of a crop that may be read.
       warm: whether the reader has read a batch before; otherwise the first one compiles
         and is left out of the timing.
 
     Raises:
-      ValueError: `rotate_tall` is below 1.
       NothingToScore: the protocol skips every word.
     """
     rule = reader.preprocessing
     tally = Tally(name, len(source), protocol, rule.channel_order)
     started = time.perf_counter()
     with tqdm(total=len(source), desc=name, unit="img", disable=None) as progress:
-        batches = read_words(reader, source, rotate_tall=rotate_tall)
+        batches = read_words(reader, source, views=views)
         for number, words in enumerate(batches):
             for word in words:
                 tally.add(word)
@@ -166,8 +167,10 @@ def read_benchmark(
         score=dataclasses.replace(
             score,
             contextless=is_contextless(name) or is_contextless(source.name),
-            turned=None if rotate_tall is None else tally.turned,
-            turned_won=None if rotate_tall is None else tally.turned_won,
+            turned=tally.turned if views.rotate_tall is not None else None,
+            turned_won=tally.turned_won if views.rotate_tall is not None else None,
+            closer=tally.closer if views.look_closer else None,
+            closer_won=tally.closer_won if views.look_closer else None,
         ),
         predictions=tally.predictions,
         sizes=tally.sizes,
@@ -194,7 +197,7 @@ def read_benchmarks(
     benchmarks: Sequence[tuple[str, Source]],
     *,
     protocol: str,
-    rotate_tall: float | None = None,
+    views: Views = AS_IT_IS,
     weights: WeightsRead | None = None,
 ) -> Evaluation:
     """Reads named sources; neither prints nor writes.
@@ -203,11 +206,10 @@ def read_benchmarks(
       reader: what reads.
       benchmarks: (name, source) pairs.
       protocol: a key of `metrics.PROTOCOLS`.
-      rotate_tall: see `rotation.turned_rows`.
+      views: of a crop that could be read.
       weights: what `reader` was made of, kept with the results.
 
     Raises:
-      ValueError: `rotate_tall` is below 1.
       NothingToScore: the protocol skips every word of every benchmark. Where it does so
         in some alone, they are among the `unscored`.
     """
@@ -220,7 +222,7 @@ def read_benchmarks(
                 name,
                 source,
                 protocol=protocol,
-                rotate_tall=rotate_tall,
+                views=views,
                 warm=bool(results),
             )
         except NothingToScore as error:
@@ -229,7 +231,7 @@ def read_benchmarks(
             results.append(result)
     if benchmarks and not results:
         raise NothingToScore("; ".join(unscored))
-    return Evaluation(results, unscored, protocol, rotate_tall, weights)
+    return Evaluation(results, unscored, protocol, views, weights)
 
 
 def print_table(evaluation: Evaluation) -> None:

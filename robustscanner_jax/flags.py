@@ -60,6 +60,12 @@ ROTATE_TALL = flags.DEFINE_float(
     "90 and 270 degrees, and take the surest reading; 1 is MMOCR's rule. Off by "
     "default.",
 )
+LOOK_CLOSER = flags.DEFINE_boolean(
+    "look_closer",
+    False,
+    "evaluate, predict, serve: read crops that are not read surely again without their "
+    "edges, and take the surest reading.",
+)
 OUTPUT = flags.DEFINE_string(
     "output",
     None,

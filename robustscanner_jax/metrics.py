@@ -193,6 +193,9 @@ class SetScore:
       turned: crops that were read at 90 and 270 degrees as well; None where that was
         not asked for.
       turned_won: of these, the crops for which a turned reading counts.
+      closer: crops that were read again without their edges; None where that was not
+        asked for.
+      closer_won: of these, the crops for which such a reading counts.
     """
 
     name: str
@@ -207,6 +210,21 @@ class SetScore:
     contextless: bool = False
     turned: int | None = None
     turned_won: int | None = None
+    closer: int | None = None
+    closer_won: int | None = None
+
+    def of_views(self) -> dict[str, int]:
+        """Returns how many crops were read in further views, by the names of columns.
+
+        Of the views that were asked for.
+        """
+        counts = {
+            "turned": self.turned,
+            "turned won": self.turned_won,
+            "closer": self.closer,
+            "closer won": self.closer_won,
+        }
+        return {name: count for name, count in counts.items() if count is not None}
 
     @property
     def size(self) -> int:

@@ -33,6 +33,7 @@ from robustscanner_jax.open_weights import SHIPPED, is_export, open_weights
 from robustscanner_jax.packages import optional
 from robustscanner_jax.recognizer import Recognizer
 from robustscanner_jax.reference import run_import
+from robustscanner_jax.views import Views
 from robustscanner_jax.weights import StorageDtype, Weights, save_weights
 
 _WEIGHTS = (flags.WORKDIR, flags.WEIGHTS, flags.ALLOWLIST)
@@ -137,7 +138,7 @@ def _evaluate(paths: list[str]) -> int:
         raise app.UsageError(
             "--mode=evaluate needs --benchmark=NAME:PATH, and no files"
         )
-    named = evaluate.parse_benchmarks(flags.BENCHMARK.value)
+    named, views = evaluate.parse_benchmarks(flags.BENCHMARK.value), _views()
     benchmarks = [(name, open_named(source)) for name, source in named]
     output = _results_folder()
     reader = _reader()
@@ -146,7 +147,7 @@ def _evaluate(paths: list[str]) -> int:
         reader,
         benchmarks,
         protocol=flags.PROTOCOL.value,
-        rotate_tall=flags.ROTATE_TALL.value,
+        views=views,
         weights=evaluate.WeightsRead(
             _reader_path(), card.get("step"), card.get("allowlist")
         ),
@@ -156,6 +157,12 @@ def _evaluate(paths: list[str]) -> int:
         evaluate.write_results(evaluation, output)
         write_errors(evaluation, reader, output / "errors.html")
     return 0
+
+
+def _views() -> Views:
+    return Views(
+        rotate_tall=flags.ROTATE_TALL.value, look_closer=flags.LOOK_CLOSER.value
+    )
 
 
 def _reader_path() -> str:
@@ -169,12 +176,12 @@ def _predict(paths: list[str]) -> int:
         raise app.UsageError("--mode=predict needs image files, folders or lists")
     if flags.MODEL.value and flags.OUTPUT.value:
         raise app.UsageError("an export has no attention maps: --output needs weights")
-    pictures = _results_folder()
+    pictures, views = _results_folder(), _views()
     failed = predict.run(
         _reader(),
         paths,
         pictures=pictures,
-        rotate_tall=flags.ROTATE_TALL.value,
+        views=views,
         jsonl=flags.JSONL.value,
     )
     return int(failed > 0)
@@ -258,13 +265,13 @@ def _serve(paths: list[str]) -> int:
     from robustscanner_jax.serving.server import run_server
 
     # From the environment: a command line is seen by every process of the machine.
-    token = os.environ.get("ROBUSTSCANNER_TOKEN")
+    token, views = os.environ.get("ROBUSTSCANNER_TOKEN"), _views()
     run_server(
         _reader(),
         host=flags.HOST.value,
         port=flags.PORT.value,
         token=token,
-        rotate_tall=flags.ROTATE_TALL.value,
+        views=views,
     )
     return 0
 

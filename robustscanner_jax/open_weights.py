@@ -124,7 +124,7 @@ def _accuracy(path: Path, step: int, *, complete: bool) -> dict[str, list[float]
     table = json.loads(path.read_text()) if path.is_file() else {}
     extra = table.get("extra", {})
     own = extra.get("weights", ".") == "." and not any(
-        extra.get(key) for key in ("rotate_tall", "allowlist")
+        extra.get(key) for key in ("rotate_tall", "look_closer", "allowlist")
     )
     of_step = extra.get("step", step if complete else None)
     if not own or (table.get("protocol"), of_step) != ("36", step):

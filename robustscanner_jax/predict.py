@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from robustscanner_jax import rotation
 from robustscanner_jax.data.label_lines import BOM
 from robustscanner_jax.data.labels import is_list_of_pages
 from robustscanner_jax.image_like import ImageError, ImageLike, Region, to_bgr
@@ -19,6 +18,7 @@ from robustscanner_jax.reading import Reader, Reading
 from robustscanner_jax.recognizer import Recognizer
 from robustscanner_jax.regions import parse_regions
 from robustscanner_jax.report import draw_attention
+from robustscanner_jax.views import AS_IT_IS, Views
 
 IMAGE_SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
 LIST_SUFFIXES = {".tsv", ".txt"}
@@ -123,7 +123,7 @@ def run(
     paths: Sequence[str],
     *,
     pictures: Path | None = None,
-    rotate_tall: float | None = None,
+    views: Views = AS_IT_IS,
     jsonl: bool = False,
 ) -> int:
     """Prints `path TAB text TAB confidence` for every image, in the order given.
@@ -136,7 +136,7 @@ def run(
       paths: of images, folders and lists of them, see `find_images`.
       pictures: folder for a picture an image of where both branches looked; None draws
         nothing.
-      rotate_tall: see `rotation.turned_rows`.
+      views: of an image that may be read.
       jsonl: whether to print a JSON object a line instead, see `reading_json`; where an
         image cannot be read, one of `path` and `error`. That of a region has `region`,
         its number, and `points` as well.
@@ -145,13 +145,17 @@ def run(
 
     Raises:
       TypeError: pictures of a reader that is no `Recognizer`.
-      ValueError: `rotate_tall` is below 1, or a list cannot be read.
+      ValueError: a list cannot be read.
     """
     targets = list(find_images(paths))
     if pictures is None:
-        readings = recognizer.read_each(open_images(targets), rotate_tall=rotate_tall)
+        readings = recognizer.read_each(
+            open_images(targets),
+            rotate_tall=views.rotate_tall,
+            look_closer=views.look_closer,
+        )
     elif isinstance(recognizer, Recognizer):
-        readings = _read_and_draw(recognizer, targets, pictures, rotate_tall)
+        readings = _read_and_draw(recognizer, targets, pictures, views)
     else:
         kind = type(recognizer).__name__
         raise TypeError(f"pictures: expected a Recognizer to draw them, got {kind}")
@@ -214,15 +218,14 @@ def _read_and_draw(
     recognizer: Recognizer,
     targets: Sequence[Target],
     pictures: Path,
-    rotate_tall: float | None,
+    views: Views,
 ) -> Iterator[Reading | ImageError]:
     """Yields what `read_each` would, once the picture of each reading is written."""
-    rotation.check_ratio(rotate_tall)
     pictures.mkdir(parents=True, exist_ok=True)
     drawn = set[str]()
     for target, image in zip(targets, open_images(targets), strict=True):
         try:
-            row = recognizer.row_of(image, rotate_tall=rotate_tall)
+            row = recognizer.row_of(image, views)
         except ImageError as error:
             yield error
             continue

@@ -12,6 +12,9 @@ import cv2
 import numpy as np
 from jaxtyping import UInt8
 
+# What `resize_and_pad` returns: padded pixels, and the width of the content in pixels.
+Row = tuple[np.ndarray, int]
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Preprocessing:
@@ -73,14 +76,12 @@ def content_width(height: int, width: int, rule: Preprocessing) -> int:
     return min(max(scaled, rule.min_width), rule.max_width)
 
 
-def resize_and_pad(
-    image: UInt8[np.ndarray, "h w 3"], rule: Preprocessing
-) -> tuple[UInt8[np.ndarray, "h2 w2 3"], int]:
+def resize_and_pad(image: UInt8[np.ndarray, "h w 3"], rule: Preprocessing) -> Row:
     """Scales a BGR crop into the network's frame.
 
     Bilinear, by OpenCV: other resamplers differ by up to 68 grey levels.
 
-    Returns the padded pixels and the content's width in pixels.
+    Returns the padded pixels `[height, max_width, 3]` uint8 and the content's width.
 
     Raises:
       ValueError: the image is not `[h, w, 3]` uint8, or has no pixels.

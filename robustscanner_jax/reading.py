@@ -11,11 +11,10 @@ import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar, overload
+from typing import Any, Generic, NamedTuple, TypeVar, overload
 
 import numpy as np
 
-from robustscanner_jax import rotation
 from robustscanner_jax.charset import Charset
 from robustscanner_jax.image_like import (
     ImageError,
@@ -24,8 +23,8 @@ from robustscanner_jax.image_like import (
     is_image,
     to_bgr,
 )
-from robustscanner_jax.preprocessing import Preprocessing
-from robustscanner_jax.rotation import Row, crop_rows
+from robustscanner_jax.preprocessing import Preprocessing, Row
+from robustscanner_jax.views import View, Views, counting, unread
 
 T = TypeVar("T")
 
@@ -75,23 +74,42 @@ def check_batch_size(batch_size: int) -> None:
         )
 
 
-def surest(
-    crops: Sequence[Sequence[Row]], readings: Iterable[T]
-) -> list[tuple[T, int]]:
-    """Returns for each crop the reading that counts, and which of its rows that is.
+class Rounds(Generic[T]):
+    """Crops that are read in rounds: what is read next depends on what was.
+
+    While `rows` are left, read them and `add` their readings.
 
     Args:
-      crops: as `rotation.crop_rows` gives them.
-      readings: of all their rows, in order. One that failed, an exception in its place,
-        counts as empty.
+      crops: the views of each, as `Views.of` gives them.
     """
-    remaining = iter(readings)
-    found = []
-    for crop in crops:
-        of_crop = [next(remaining) for _ in crop]
-        won = rotation.best([getattr(r, "character_confidences", ()) for r in of_crop])
-        found.append((of_crop[won], won))
-    return found
+
+    def __init__(self, crops: Sequence[Sequence[View]]):
+        self._crops = crops
+        self._readings: list[dict[int, T]] = [{} for _ in crops]
+        self._next = self._unread()
+
+    def _unread(self) -> list[tuple[int, int]]:
+        return [
+            (crop, view)
+            for crop, views in enumerate(self._crops)
+            for view in unread(views, self._readings[crop])
+        ]
+
+    def rows(self) -> list[Row]:
+        """Returns what to read in this round; empty once all is read that counts."""
+        return [self._crops[crop][view].row for crop, view in self._next]
+
+    def add(self, readings: Iterable[T]) -> None:
+        """Takes the reading of each of `rows`, or an exception in its place."""
+        for (crop, view), reading in zip(self._next, readings, strict=True):
+            self._readings[crop][view] = reading
+        self._next = self._unread()
+
+    def surest(self) -> list[tuple[T, View]]:
+        """Returns for each crop the reading that counts, and the view it is of."""
+        won = map(counting, self._readings)
+        found = zip(won, self._readings, self._crops, strict=True)
+        return [(readings[i], views[i]) for i, readings, views in found]
 
 
 class Reader(abc.ABC):
@@ -120,12 +138,20 @@ class Reader(abc.ABC):
 
     @overload
     def read(
-        self, images: ImageLike, *, rotate_tall: float | None = None
+        self,
+        images: ImageLike,
+        *,
+        rotate_tall: float | None = None,
+        look_closer: bool = False,
     ) -> Reading: ...
 
     @overload
     def read(
-        self, images: Iterable[ImageLike], *, rotate_tall: float | None = None
+        self,
+        images: Iterable[ImageLike],
+        *,
+        rotate_tall: float | None = None,
+        look_closer: bool = False,
     ) -> list[Reading]: ...
 
     def read(
@@ -133,6 +159,7 @@ class Reader(abc.ABC):
         images: ImageLike | Iterable[ImageLike],
         *,
         rotate_tall: float | None = None,
+        look_closer: bool = False,
     ) -> Reading | list[Reading]:
         """Returns the reading of one image, or a list of those of many, in order.
 
@@ -142,7 +169,9 @@ class Reader(abc.ABC):
             `[h, w, 1]` grey; or a `Region` of one of these. An array `[n, h, w, 3]` is
             n crops.
           rotate_tall: crops over so many times as tall as wide are read at 90 and 270
-            degrees as well, and the surest reading counts (see `rotation`); None: none.
+            degrees as well, and the surest reading counts (see `views`); None: none.
+          look_closer: whether crops that are not read surely are read again without
+            their edges, and the surest reading counts.
 
         Raises:
           ImageError: one of them cannot be read; a ValueError that names it. What
@@ -151,7 +180,9 @@ class Reader(abc.ABC):
           ValueError: `rotate_tall` is below 1.
         """
         readings: list[Reading] = []
-        for found in self.read_each(images, rotate_tall=rotate_tall):
+        for found in self.read_each(
+            images, rotate_tall=rotate_tall, look_closer=look_closer
+        ):
             if isinstance(found, ImageError):
                 raise found
             readings.append(found)
@@ -162,6 +193,7 @@ class Reader(abc.ABC):
         images: ImageLike | Iterable[ImageLike],
         *,
         rotate_tall: float | None = None,
+        look_closer: bool = False,
     ) -> Iterator[Reading | ImageError]:
         """Yields a reading for each image, in order, or why it cannot be read.
 
@@ -169,13 +201,13 @@ class Reader(abc.ABC):
         taken from the iterable before their first reading comes.
 
         Args:
-          images, rotate_tall: as in `read`.
+          images, rotate_tall, look_closer: as in `read`.
 
         Raises:
           TypeError: one of them is no image of any kind.
           ValueError: `rotate_tall` is below 1.
         """
-        rotation.check_ratio(rotate_tall)
+        views = Views(rotate_tall=rotate_tall, look_closer=look_closer)
         given: Any = [images] if is_image(images) else images
         try:
             iterator = iter(given)
@@ -184,12 +216,12 @@ class Reader(abc.ABC):
             raise TypeError(
                 f"expected an image or an iterable of images, got {kind}"
             ) from None
-        return self._read_each(iterator, rotate_tall)
+        return self._read_each(iterator, views)
 
     def _read_each(
-        self, images: Iterator[ImageLike], rotate_tall: float | None
+        self, images: Iterator[ImageLike], views: Views
     ) -> Iterator[Reading | ImageError]:
-        prepared = self._prepared(images, rotate_tall)
+        prepared = self._prepared(images, views)
         while chunk := list(itertools.islice(prepared, self.batch_size)):
             crops = [crop for crop in chunk if not isinstance(crop, ImageError)]
             readings = iter(self.read_crops(crops))
@@ -197,24 +229,24 @@ class Reader(abc.ABC):
                 yield crop if isinstance(crop, ImageError) else next(readings)[0]
 
     def _prepared(
-        self, images: Iterator[ImageLike], rotate_tall: float | None
-    ) -> Iterator[list[Row] | ImageError]:
-        """Yields the rows to read of each image, a batch behind the threads."""
+        self, images: Iterator[ImageLike], views: Views
+    ) -> Iterator[list[View] | ImageError]:
+        """Yields the views of each image, a batch behind the threads."""
         threads = ThreadPoolExecutor(DECODERS, thread_name_prefix="decode")
-        waiting: collections.deque[Callable[[], list[Row] | ImageError]]
+        waiting: collections.deque[Callable[[], list[View] | ImageError]]
         waiting = collections.deque()
         try:
             for number, image in enumerate(images):
                 prepare = functools.partial(
-                    self.rows_of, image, f"image {number}", rotate_tall
+                    self.views_of, image, f"image {number}", views
                 )
                 if isinstance(file_of(image), str | Path | bytes):
                     waiting.append(threads.submit(prepare).result)
                 else:
                     # At once: an iterator may give the same object again with other
                     # pixels, as PIL's over the frames of a GIF.
-                    rows = prepare()
-                    waiting.append(lambda rows=rows: rows)
+                    prepared = prepare()
+                    waiting.append(lambda prepared=prepared: prepared)
                 if len(waiting) > self.batch_size:
                     yield waiting.popleft()()
             while waiting:
@@ -222,14 +254,15 @@ class Reader(abc.ABC):
         finally:
             threads.shutdown(cancel_futures=True)
 
-    def rows_of(
-        self, image: ImageLike, name: str, rotate_tall: float | None
-    ) -> list[Row] | ImageError:
-        """Returns the rows to read of an image, or why it cannot be read.
+    def views_of(
+        self, image: ImageLike, name: str, views: Views
+    ) -> list[View] | ImageError:
+        """Returns the views to read of an image, or why it cannot be read.
 
         Args:
-          image, rotate_tall: as in `read`.
+          image: as in `read`.
           name: of the image in errors; a path has its own.
+          views: which there are.
 
         Raises:
           TypeError: it is no image of any kind.
@@ -238,22 +271,24 @@ class Reader(abc.ABC):
         if isinstance(file, str | Path):
             name = str(file)
         try:
-            return crop_rows(to_bgr(image), self.preprocessing, rotate_tall)
+            return views.of(to_bgr(image), self.preprocessing)
         except TypeError as error:
             raise TypeError(f"{name}: {error}") from None
         except (ValueError, OSError) as error:
             return ImageError(name, getattr(error, "strerror", None) or str(error))
 
-    def read_crops(self, crops: Sequence[Sequence[Row]]) -> list[tuple[Reading, int]]:
-        """Reads crops of one or several rows each, as `crop_rows` gives them.
+    def read_crops(self, crops: Sequence[Sequence[View]]) -> list[tuple[Reading, View]]:
+        """Reads crops of one or several views each, as `Views.of` gives them.
 
-        Returns for each the reading that counts, and which of its rows that is.
+        Returns for each the reading that counts, and the view it is of.
         """
-        rows = [row for crop in crops for row in crop]
-        readings: list[Reading] = []
-        for start in range(0, len(rows), self.batch_size):
-            readings += self.read_rows(rows[start : start + self.batch_size])
-        return surest(crops, readings)
+        rounds = Rounds[Reading](crops)
+        while rows := rounds.rows():
+            readings: list[Reading] = []
+            for start in range(0, len(rows), self.batch_size):
+                readings += self.read_rows(rows[start : start + self.batch_size])
+            rounds.add(readings)
+        return rounds.surest()
 
     def read_rows(self, rows: Sequence[Row]) -> list[Reading]:
         """Reads what `resize_and_pad` returns; at most `batch_size` rows."""

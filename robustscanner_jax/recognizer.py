@@ -15,9 +15,9 @@ from robustscanner_jax.image_like import ImageError, ImageLike
 from robustscanner_jax.models.normalise import normalise
 from robustscanner_jax.models.robustscanner import Explanation, RobustScanner
 from robustscanner_jax.open_weights import open_weights
-from robustscanner_jax.preprocessing import Preprocessing
+from robustscanner_jax.preprocessing import Preprocessing, Row
 from robustscanner_jax.reading import Reader, Reading, check_batch_size
-from robustscanner_jax.rotation import Row, check_ratio
+from robustscanner_jax.views import Views
 from robustscanner_jax.weights import Weights
 
 
@@ -122,13 +122,16 @@ class Recognizer(Reader):
         return _decode(self.model, self.preprocessing, self._variables, **batch)
 
     def explain(
-        self, image: ImageLike, *, rotate_tall: float | None = None
+        self,
+        image: ImageLike,
+        *,
+        rotate_tall: float | None = None,
+        look_closer: bool = False,
     ) -> tuple[Reading, Explanation]:
         """Reads one image and shows where the network looked.
 
         Args:
-          image: as in `read`.
-          rotate_tall: as in `read`.
+          image, rotate_tall, look_closer: as in `read`.
 
         Returns:
           The reading, and float32 arrays without the batch axis, a step for each of its
@@ -141,22 +144,23 @@ class Recognizer(Reader):
           TypeError: it is no image of any kind.
           ValueError: `rotate_tall` is below 1.
         """
-        return self.explain_row(self.row_of(image, rotate_tall=rotate_tall))
+        views = Views(rotate_tall=rotate_tall, look_closer=look_closer)
+        return self.explain_row(self.row_of(image, views))
 
-    def row_of(self, image: ImageLike, *, rotate_tall: float | None = None) -> Row:
-        """Returns the row of an image whose reading counts: as it is, or turned.
+    def row_of(self, image: ImageLike, views: Views) -> Row:
+        """Returns the row of an image whose reading counts, of the views there are.
 
         Raises:
-          ImageError, TypeError, ValueError: as `explain`.
+          ImageError: the image cannot be read.
+          TypeError: it is no image of any kind.
         """
-        check_ratio(rotate_tall)
-        rows = self.rows_of(image, "image", rotate_tall)
-        if isinstance(rows, ImageError):
-            raise rows
-        if len(rows) == 1:
-            return rows[0]
-        ((_, won),) = self.read_crops([rows])
-        return rows[won]
+        found = self.views_of(image, "image", views)
+        if isinstance(found, ImageError):
+            raise found
+        if len(found) == 1:
+            return found[0].row
+        ((_, counted),) = self.read_crops([found])
+        return counted.row
 
     def explain_row(self, row: Row) -> tuple[Reading, Explanation]:
         """Reads one row of `resize_and_pad` and shows where the network looked.

@@ -25,12 +25,13 @@ class Tally:
 
     Attributes:
       unreadable: words whose record is damaged.
-      turned: words that were also read turned.
-      turned_won: of these, where a turned reading counts.
+      turned, closer: words that were also read so.
+      turned_won, closer_won: of these, where such a reading counts.
     """
 
     def __init__(self, name: str, count: int, protocol: str, channel_order: str):
-        self.unreadable = self.turned = self.turned_won = 0
+        self.unreadable = 0
+        self.turned = self.turned_won = self.closer = self.closer_won = 0
         self._name, self._protocol = name, protocol
         self._stride = max(1, count // NUM_SAMPLES)
         self._bgr = channel_order == "BGR"
@@ -49,6 +50,8 @@ class Tally:
         self.unreadable += word.error is not None
         self.turned += word.turned
         self.turned_won += word.angle != 0
+        self.closer += word.looked_closer
+        self.closer_won += word.closer
         right = word_correct(reading.text, word.label, self._protocol)
         place, rest = divmod(word.number + 1, self._stride)
         if rest == 0 and place <= NUM_SAMPLES:

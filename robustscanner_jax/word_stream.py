@@ -1,10 +1,11 @@
 """Every word of a source, read in batches of one shape.
 
 The next batch is decoded and scaled by the host's threads while the device reads this
-one. Turned crops (see `rotation`) are collected into batches of the same shape, so that
-they cost what they add and nothing is compiled for them.
+one. Further views of crops (see `views`) are collected into batches of the same shape,
+so that they cost what they add and nothing is compiled for them.
 """
 
+import collections
 import dataclasses
 import functools
 import itertools
@@ -13,11 +14,11 @@ from typing import Any
 
 import numpy as np
 
-from robustscanner_jax import rotation
 from robustscanner_jax.data.pipeline import EvaluationRecord, evaluation_batches
 from robustscanner_jax.data.reads import Source
+from robustscanner_jax.preprocessing import Row
 from robustscanner_jax.reading import Reader, Reading
-from robustscanner_jax.rotation import ANGLES, Row
+from robustscanner_jax.views import AS_IT_IS, View, Views, counting, unread
 
 # Read as nothing, with no confidence: an image that cannot be decoded is misread.
 UNREADABLE = Reading(text="", confidence=0.0, character_confidences=())
@@ -35,9 +36,10 @@ class ReadWord:
       reading: `UNREADABLE` where the record is damaged.
       error: what is damaged; None where nothing is.
       size: height and width of the crop in pixels; None where it is damaged.
-      row: as it was read, turned by `angle` degrees anti-clockwise.
-      angle: one of `rotation.ANGLES`.
-      turned: whether it was read at all of them.
+      row: of the view whose reading counts.
+      angle, closer: of that view, see `views.View`.
+      turned: whether it was read at all angles.
+      looked_closer: whether it was read closer.
     """
 
     number: int
@@ -48,23 +50,34 @@ class ReadWord:
     size: tuple[int, int] | None
     row: Row
     angle: int
+    closer: bool
     turned: bool
+    looked_closer: bool
 
 
 @dataclasses.dataclass
 class _Crop:
-    """A record on its way: the rows to read, and their readings so far."""
+    """A record on its way: its views, how many were asked for, and their readings."""
 
     number: int
     record: EvaluationRecord
-    rows: list[Row]
+    views: list[View]
+    asked: int = 0
     readings: dict[int, Reading] = dataclasses.field(default_factory=dict)
 
+    def ask(self) -> list[int]:
+        """Returns the places of the views to be read next; none: read, or not yet."""
+        if len(self.readings) < self.asked:
+            return []
+        places = unread(self.views, self.readings)
+        self.asked += len(places)
+        return places
+
     def read(self) -> ReadWord:
-        """Returns the word, once all rows are read."""
+        """Returns the word, once all is read that counts."""
         error, label = self.record.error, self.record.text
-        places = range(len(self.rows))
-        won = rotation.best([self.readings[i].character_confidences for i in places])
+        won = counting(self.readings)
+        views = [self.views[i] for i in self.readings]
         return ReadWord(
             number=self.number,
             id=self.record.id,
@@ -72,23 +85,28 @@ class _Crop:
             reading=self.readings[won] if error is None else UNREADABLE,
             error=error,
             size=self.record.size,
-            row=self.rows[won],
-            angle=ANGLES[won],
-            turned=len(self.rows) > 1,
+            row=self.views[won].row,
+            angle=self.views[won].angle,
+            closer=self.views[won].closer,
+            turned=any(view.angle for view in views),
+            looked_closer=any(view.closer for view in views),
         )
 
 
-# Pixels [b, h, w, 3], widths [b], and of each row: its crop, and its place in there.
-_Batch = tuple[np.ndarray, np.ndarray, list[tuple[_Crop, int]]]
+# A view of a crop: the crop, and the view's place.
+_Entry = tuple[_Crop, int]
+# Pixels [b, h, w, 3], widths [b], and what each row is.
+_Batch = tuple[np.ndarray, np.ndarray, list[_Entry]]
 
 
 def read_words(
-    reader: Reader, source: Source, *, rotate_tall: float | None = None
+    reader: Reader, source: Source, *, views: Views = AS_IT_IS
 ) -> Iterator[list[ReadWord]]:
     """Yields every record of a source, read: a list for each batch that was computed.
 
-    In order, except that a crop which is read turned comes when all its readings are
-    there: `number` says where it belongs. A batch that ends no word is an empty list.
+    In order, except that a crop of which several views are read comes when all their
+    readings are there: `number` says where it belongs. A batch that ends no word is an
+    empty list.
 
     The first batch, in which the reader may compile, is finished before the second one
     is begun, so that a clock can be started in between.
@@ -96,65 +114,78 @@ def read_words(
     Args:
       reader: what reads; always a whole batch of its `batch_size`.
       source: its records; a damaged one raises.
-      rotate_tall: see `rotation.turned_rows`.
-
-    Raises:
-      ValueError: `rotate_tall` is below 1.
+      views: of a crop that may be read.
     """
-    rotation.check_ratio(rotate_tall)
-    waiting: tuple[Any, list[tuple[_Crop, int]]] | None = None
-    for number, batch in enumerate(_batches(reader, source, rotate_tall)):
-        image, width, entries = batch
+    aside: collections.deque[_Entry] = collections.deque()
+    computing: tuple[Any, list[_Entry]] | None = None
+    batches = _full_batches(reader, source, views, aside)
+    for number, (image, width, entries) in enumerate(batches):
         decoded = reader.decode(image, width)
+        if computing:  # its texts are waited for while the device has the next batch
+            yield _finished(reader, *computing, aside)
+        computing = decoded, entries
         if number == 0:
-            yield _finished(reader, decoded, entries)
-            continue
-        if waiting:  # its texts are waited for while the device has the next batch
-            yield _finished(reader, *waiting)
-        waiting = decoded, entries
-    if waiting:
-        yield _finished(reader, *waiting)
+            yield _finished(reader, *computing, aside)
+            computing = None
+    while computing or aside:
+        if computing:
+            yield _finished(reader, *computing, aside)
+            computing = None
+        else:
+            image, width, entries = _gathered(aside, reader.batch_size)
+            computing = reader.decode(image, width), entries
 
 
-def _batches(
-    reader: Reader, source: Source, rotate_tall: float | None
+def _full_batches(
+    reader: Reader, source: Source, views: Views, aside: collections.deque[_Entry]
 ) -> Iterator[_Batch]:
+    """Yields the crops as they are, and what was put aside as soon as it fills a batch.
+
+    The last batch of crops need not be full.
+    """
     size, rule = reader.batch_size, reader.preprocessing
-    turned = functools.partial(rotation.turned_rows, rule=rule, rotate_tall=rotate_tall)
     numbers = itertools.count()
-    aside: list[tuple[_Crop, int]] = []
     for batch, records in evaluation_batches(
-        source, rule=rule, batch_size=size, more_rows=turned
+        source,
+        rule=rule,
+        batch_size=size,
+        more_views=functools.partial(views.more, rule=rule),
     ):
-        crops = []
+        entries = []
         for i, record in enumerate(records):
             # Copied: a crop that is kept must not keep its batch.
-            upright = batch["image"][i].copy(), int(batch["width"][i])
-            rows = [upright, *record.more_rows]
-            crops.append(_Crop(next(numbers), record, rows))
-        yield batch["image"], batch["width"], [(crop, 0) for crop in crops]
-        aside += [(crop, i) for crop in crops for i in range(1, len(crop.rows))]
+            first = View((batch["image"][i].copy(), int(batch["width"][i])))
+            crop = _Crop(next(numbers), record, [first, *record.more_views])
+            now, *later = crop.ask()
+            entries.append((crop, now))
+            aside += ((crop, place) for place in later)
+        yield batch["image"], batch["width"], entries
         while len(aside) >= size:
-            yield _turned_batch(aside[:size], size)
-            aside = aside[size:]
-    if aside:
-        yield _turned_batch(aside, size)
+            yield _gathered(aside, size)
 
 
-def _turned_batch(entries: list[tuple[_Crop, int]], size: int) -> _Batch:
-    rows = [crop.rows[i] for crop, i in entries]
+def _gathered(aside: collections.deque[_Entry], size: int) -> _Batch:
+    """Takes a batch of what was put aside, filled up where there is less."""
+    entries = [aside.popleft() for _ in range(min(size, len(aside)))]
+    rows = [crop.views[place].row for crop, place in entries]
     rows += [rows[0]] * (size - len(rows))
     pixels, widths = zip(*rows, strict=True)
     return np.stack(pixels), np.asarray(widths, np.int32), entries
 
 
 def _finished(
-    reader: Reader, decoded: Any, entries: list[tuple[_Crop, int]]
+    reader: Reader,
+    decoded: Any,
+    entries: list[_Entry],
+    aside: collections.deque[_Entry],
 ) -> list[ReadWord]:
+    """Returns the words that this ends, and puts aside what is to be read of others."""
     words = []
     readings = reader.to_readings(decoded, len(entries))
-    for (crop, i), reading in zip(entries, readings, strict=True):
-        crop.readings[i] = reading
-        if len(crop.readings) == len(crop.rows):
+    for (crop, place), reading in zip(entries, readings, strict=True):
+        crop.readings[place] = reading
+        if places := crop.ask():
+            aside += ((crop, place) for place in places)
+        elif len(crop.readings) == crop.asked:
             words.append(crop.read())
     return words

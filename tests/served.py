@@ -15,6 +15,7 @@ from robustscanner_jax.reading import DecodedRows, Reader
 from robustscanner_jax.serving.limits import Limits
 from robustscanner_jax.serving.server import Server, listen
 from robustscanner_jax.serving.service import Service
+from robustscanner_jax.views import AS_IT_IS
 
 POISON = 13  # grey value that makes a batch fail
 PNG = {"Content-Type": "image/png"}
@@ -57,12 +58,10 @@ def png(value: int, size: tuple[int, int] = (16, 32)) -> bytes:
 
 
 @contextlib.contextmanager
-def running(reader, *, token=None, rotate_tall=None, wait_ready=True, **limits):
+def running(reader, *, token=None, views=AS_IT_IS, wait_ready=True, **limits):
     """Yields a client of a service in another thread, and the service."""
     limits = {"drain_seconds": 0.0} | limits
-    service = Service(
-        reader, limits=Limits(**limits), token=token, rotate_tall=rotate_tall
-    )
+    service = Service(reader, limits=Limits(**limits), token=token, views=views)
     server = Server(service)
     listener = listen("127.0.0.1", 0)
     thread = threading.Thread(target=server.run, args=([listener],), daemon=True)

@@ -141,6 +141,23 @@ def test_a_table_says_at_once_that_tall_crops_were_turned():
     assert "turned" not in render_terminal([plain], "36", {"rotate_tall": None})
 
 
+def test_a_table_counts_only_the_views_that_were_asked_for():
+    closer = dataclasses.replace(score("dev", 20), closer=9, closer_won=4)
+    table = render_terminal([closer], "36", {"look_closer": True})
+    assert "turned" not in table
+    assert cells(table.splitlines()[0])[5:7] == ["closer", "closer won"]
+    assert cells(table.splitlines()[2])[5:7] == ["9", "4"]
+    assert "probability below 0.9, read again without their edges" in table
+    assert "(--look_closer)" in table
+    both = dataclasses.replace(closer, turned=2, turned_won=1)
+    header, _, row = render_terminal([both], "36").splitlines()[:3]
+    names = ["turned", "turned won", "closer", "closer won"]
+    assert cells(header)[5:9] == names
+    assert cells(row)[5:9] == ["2", "1", "9", "4"]
+    plain = render_terminal([score("dev", 20)], "36", {"look_closer": False})
+    assert "closer" not in plain
+
+
 @pytest.mark.parametrize(
     ("key", "value", "expected"),
     [

@@ -272,6 +272,7 @@ def test_the_card_has_the_accuracy_of_its_own_weights_alone(quick, labels, tmp_p
         ('"step": 2', '"step": 1'),
         ('"weights": "."', '"weights": "tiny"'),
         ('"rotate_tall": null', '"rotate_tall": 1.0'),
+        ('"look_closer": false', '"look_closer": true'),
         ('"rotate_tall": null', '"rotate_tall": null, "allowlist": "ab"'),
     ):
         assert own in written

@@ -18,6 +18,9 @@ from robustscanner_jax import evaluate
 from robustscanner_jax.data.rendered import open_named
 from robustscanner_jax.metrics import PROTOCOLS, NothingToScore
 from robustscanner_jax.reading import DecodedRows, Reader
+from robustscanner_jax.views import AS_IT_IS, UNSURE, Views
+
+TURNING = Views(rotate_tall=1.0)
 
 
 def noise_source(count=11, name="noise", labels=None):
@@ -213,12 +216,12 @@ class Sleeper(Reader):
         return DecodedRows(ids, np.ones(ids.shape, np.float32))
 
 
-@pytest.mark.parametrize("rotate_tall", [None, 1.0])
+@pytest.mark.parametrize("views", [AS_IT_IS, TURNING])
 @pytest.mark.parametrize("batches", [2, 3])
-def test_no_reader_is_faster_than_it_is(batches, rotate_tall):
+def test_no_reader_is_faster_than_it_is(batches, views):
     source = noise_source(4 * batches, labels=["a"] * 4 * batches)
     result = evaluate.read_benchmark(
-        Sleeper(), "set", source, protocol="exact", rotate_tall=rotate_tall
+        Sleeper(), "set", source, protocol="exact", views=views
     )
     assert result.timed_images == 4 * (batches - 1)
     # No upper bound of the seconds: the machine may be busy.
@@ -229,7 +232,7 @@ def test_turned_crops_that_are_read_late_make_no_reader_faster_than_it_is():
     image = encode(noise_image(0, height=48, width=24))
     elements = [{"id": str(i), "image": image, "text": "a"} for i in range(8)]
     result = evaluate.read_benchmark(
-        Sleeper(), "set", ListSource(elements), protocol="exact", rotate_tall=1.0
+        Sleeper(), "set", ListSource(elements), protocol="exact", views=TURNING
     )
     # Two upright batches and four turned ones, of which the first is not counted.
     assert result.timed_images == 4
@@ -261,7 +264,7 @@ def test_a_single_batch_has_no_speed(capsys):
 def test_rotation_is_counted_and_changes_nothing_where_no_crop_is_tall(source):
     plain = read(source)
     turning = evaluate.read_benchmark(
-        reader(), "set", source, protocol="exact", rotate_tall=1.0
+        reader(), "set", source, protocol="exact", views=TURNING
     )
     assert turning.predictions == plain.predictions
     assert (turning.score.turned, turning.score.turned_won) == (0, 0)
@@ -277,7 +280,7 @@ def test_tall_crops_are_counted_where_they_are_turned_and_where_that_won():
     elements.append({"id": "wide", "image": encode(noise_image(0)), "text": "a"})
     elements.append({"id": "torn", "image": b"", "text": "a"})
     result = evaluate.read_benchmark(
-        reader(), "set", ListSource(elements), protocol="exact", rotate_tall=1.0
+        reader(), "set", ListSource(elements), protocol="exact", views=TURNING
     )
     readings = reader().read([image[..., ::-1] for image in tall], rotate_tall=1.0)
     assert [p.prediction for p in result.predictions[:12]] == [r.text for r in readings]
@@ -285,6 +288,31 @@ def test_tall_crops_are_counted_where_they_are_turned_and_where_that_won():
     differ = sum(a != b for a, b in zip(readings, upright, strict=True))
     assert (result.score.turned, result.score.turned_won) == (12, differ)
     assert result.sizes == [(48, 24)] * 12 + [(24, 40), None]
+
+
+def test_crops_are_counted_where_they_are_looked_at_closer_and_where_that_won(source):
+    assert read(source).score.closer is read(source).score.closer_won is None
+    images = [noise_image(seed, height=40, width=80) for seed in range(14)]
+    elements = [
+        {"id": str(i), "image": encode(image), "text": "a"}
+        for i, image in enumerate(images)
+    ]
+    elements.append({"id": "torn", "image": b"", "text": "a"})
+    result = evaluate.read_benchmark(
+        reader(),
+        "set",
+        ListSource(elements),
+        protocol="exact",
+        views=Views(look_closer=True),
+    )
+    crops = [image[..., ::-1] for image in images]
+    closer = reader().read(crops, look_closer=True)
+    assert [p.prediction for p in result.predictions[:14]] == [r.text for r in closer]
+    as_it_is = reader().read(crops)
+    unsure = sum(reading.confidence < UNSURE for reading in as_it_is)
+    differ = sum(a != b for a, b in zip(closer, as_it_is, strict=True))
+    assert (result.score.closer, result.score.closer_won) == (unsure, differ)
+    assert 0 < differ < unsure
 
 
 def test_mistakes_are_the_surest_ones_first_without_what_is_damaged(source):
@@ -326,7 +354,7 @@ def test_a_label_file_an_lmdb_and_array_records_give_the_same_numbers(tmp_path):
     for kind, path in sources.items():
         output = tmp_path / f"{kind}_results"
         benchmarks = [("words", open_named(str(path)))]
-        evaluation = evaluation_of(benchmarks, rotate_tall=1.0)
+        evaluation = evaluation_of(benchmarks, views=TURNING)
         evaluate.write_results(evaluation, output)
         tables.append(table_in(output))
         assert tables[-1]["extra"].pop("images_per_second") > 0

@@ -9,6 +9,7 @@ from training import noise_image, reader
 
 from robustscanner_jax import predict
 from robustscanner_jax.reading import Reader, Reading
+from robustscanner_jax.views import Views
 
 
 class Silent(Reader):
@@ -189,12 +190,28 @@ def test_tall_images_are_read_turned_where_that_is_asked_for(tmp_path, capsys):
     for i in range(10):
         cv2.imwrite(str(tmp_path / f"{i}.png"), noise_image(i, height=48, width=24))
     paths = [str(path) for path in sorted(tmp_path.iterdir())]
-    assert predict.run(reader(), [str(tmp_path)], rotate_tall=1.0) == 0
+    assert predict.run(reader(), [str(tmp_path)], views=Views(rotate_tall=1.0)) == 0
     lines, _ = lines_of(capsys)
     assert [line[0] for line in lines] == paths
     turning = [r.text for r in reader().read(paths, rotate_tall=1.0)]
     assert [line[1] for line in lines] == turning
     assert turning != [r.text for r in reader().read(paths)]
+
+
+@pytest.mark.parametrize("drawing", [False, True])
+def test_unsure_images_are_read_closer_where_that_is_asked_for(
+    tmp_path, capsys, drawing
+):
+    for i in range(6):
+        cv2.imwrite(str(tmp_path / f"{i}.png"), noise_image(i, height=40, width=80))
+    paths = [str(path) for path in sorted(tmp_path.iterdir())]
+    pictures = tmp_path / "pictures" if drawing else None
+    views = Views(look_closer=True)
+    assert predict.run(reader(), paths, pictures=pictures, views=views) == 0
+    lines, _ = lines_of(capsys)
+    closer = [r.text for r in reader().read(paths, look_closer=True)]
+    assert [line[1] for line in lines] == closer
+    assert closer != [r.text for r in reader().read(paths)]
 
 
 def test_a_line_that_no_path_can_be_is_an_unreadable_image(tmp_path, capsys):

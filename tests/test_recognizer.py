@@ -16,7 +16,7 @@ from robustscanner_jax.image_like import ImageError, to_bgr
 from robustscanner_jax.open_weights import SHIPPED, open_weights
 from robustscanner_jax.preprocessing import resize_and_pad
 from robustscanner_jax.recognizer import Recognizer
-from robustscanner_jax.rotation import crop_rows
+from robustscanner_jax.views import Views
 from robustscanner_jax.weights import save_weights
 
 
@@ -214,17 +214,19 @@ def test_an_image_is_explained_as_its_row_is(images, readings, tmp_path):
         assert_same_explanation(reader().explain(image), expected)
 
 
-def test_a_tall_image_is_explained_as_it_is_turned_to_be_read():
-    turned = set()
+@pytest.mark.parametrize("look_closer", [False, True])
+def test_an_image_is_explained_in_the_view_that_counts(look_closer):
+    views = Views(rotate_tall=1.0, look_closer=look_closer)
+    counted = set()
     for seed in range(12):
         tall = noise_image(seed, height=48, width=24)[..., ::-1]
-        rows = crop_rows(to_bgr(tall), RULE, 1.0)
-        ((reading, won),) = reader().read_crops([rows])
-        found = reader().explain(tall, rotate_tall=1.0)
+        ((reading, view),) = reader().read_crops([views.of(to_bgr(tall), RULE)])
+        found = reader().explain(tall, rotate_tall=1.0, look_closer=look_closer)
         assert_same([found[0]], [reading])
-        assert_same_explanation(found, reader().explain_row(rows[won]))
-        turned.add(won)
-    assert len(turned) > 1
+        assert_same_explanation(found, reader().explain_row(view.row))
+        counted.add((view.angle, view.closer))
+    assert len({angle for angle, _ in counted}) > 1
+    assert {closer for _, closer in counted} == {False, look_closer}
     with pytest.raises(ValueError, match="rotate_tall: expected at least 1"):
         reader().explain(tall, rotate_tall=0)
 

@@ -6,7 +6,9 @@ import threading
 import time
 from types import SimpleNamespace
 
+import cv2
 import httpx
+import numpy as np
 import pytest
 from exported import needs, some_rows, some_weights
 
@@ -16,7 +18,7 @@ from served import PNG, POISON, FakeReader, png, read, running, texts  # noqa: E
 
 from robustscanner_jax.serving import openapi  # noqa: E402
 from robustscanner_jax.serving.limits import Limits  # noqa: E402
-from robustscanner_jax.serving.service import Service  # noqa: E402
+from robustscanner_jax.views import AS_IT_IS, Views  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -60,9 +62,6 @@ def test_images_come_in_forms_and_in_json_and_keep_their_order(client):
 
 
 def test_regions_of_a_page_are_read_in_their_order_and_a_bad_one_fails_alone(client):
-    import cv2
-    import numpy as np
-
     page = np.zeros((60, 90, 3), np.uint8)
     page[5:25, 10:50], page[30:50, 30:80] = 30, 10
     data = cv2.imencode(".png", page)[1].tobytes()
@@ -215,25 +214,36 @@ class SureOfBright(Explaining):
 
 
 def test_tall_crops_are_read_turned_where_the_service_was_told_so():
-    import cv2
-    import numpy as np
-
     wide, tall = np.full((20, 60, 3), 30, np.uint8), np.full((60, 20, 3), 10, np.uint8)
     tall[:, 10:] = 80  # what is on top once it is turned to the left
     files = [cv2.imencode(".png", pixels)[1].tobytes() for pixels in (wide, tall, wide)]
     form = [("image", data) for data in [*files, b"junk"]]
     expected = {None: "a", 2.9: "h", 3.0: "a"}
     for rotate_tall, text in expected.items():
-        with running(SureOfBright(), rotate_tall=rotate_tall) as (client, _):
+        with running(SureOfBright(), views=Views(rotate_tall=rotate_tall)) as (
+            client,
+            _,
+        ):
             assert texts(client.post("/read", files=form)) == ["c", text, "c", None]
             shown = client.post("/explain", content=files[1], headers=PNG)
             assert shown.json()["text"] == text
             assert values(client, READ) == [4]
 
 
-def test_a_ratio_below_one_is_refused_before_the_service_listens():
-    with pytest.raises(ValueError, match="rotate_tall: expected at least 1"):
-        Service(FakeReader(), limits=Limits(), rotate_tall=0.5)
+def test_unsure_crops_are_read_closer_where_the_service_was_told_so():
+    pixels = np.full((40, 80, 3), 30, np.uint8)
+    pixels[4:36, 4:76] = 70
+    image = cv2.imencode(".png", pixels)[1].tobytes()
+    sure = cv2.imencode(".png", np.full((40, 80, 3), 95, np.uint8))[1].tobytes()
+    form = [("image", data) for data in (image, sure, b"junk", image)]
+    for views, text, rows in ((AS_IT_IS, "c", 3), (Views(look_closer=True), "g", 7)):
+        reader = SureOfBright()
+        with running(reader, views=views) as (client, _):
+            assert texts(client.post("/read", files=form)) == [text, "h", None, text]
+            assert values(client, READ) == [3]
+            assert values(client, "batch_images_sum") == [rows]
+            shown = client.post("/explain", content=image, headers=PNG)
+            assert shown.json()["text"] == text
 
 
 def test_images_that_are_explained_are_counted_as_well():
@@ -245,8 +255,6 @@ def test_images_that_are_explained_are_counted_as_well():
 
 
 def test_a_live_network_is_served_as_it_reads(tmp_path):
-    import cv2
-
     from robustscanner_jax.recognizer import Recognizer
 
     recognizer = Recognizer(some_weights(), batch_size=8, dtype="float32")

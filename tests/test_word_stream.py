@@ -1,5 +1,6 @@
 """A source is read whole, in batches of one shape, while the next one is prepared."""
 
+import dataclasses
 import itertools
 import threading
 
@@ -12,9 +13,13 @@ from training import RULE, ListSource, encode, noise_image, reader
 
 from robustscanner_jax.charset import Charset
 from robustscanner_jax.reading import DecodedRows, Reader
+from robustscanner_jax.views import Views
 from robustscanner_jax.word_stream import LOST_LABEL, UNREADABLE, read_words
 
 TALL, WIDE = (48, 24), (24, 40)
+TURNING = Views(rotate_tall=1.0)
+VIEWS = [Views(), TURNING, Views(look_closer=True)]
+VIEWS += [Views(rotate_tall=1.0, look_closer=True)]
 
 
 class Spy(Reader):
@@ -46,29 +51,35 @@ def source_of(shapes):
     )
 
 
-@settings(max_examples=30)
-@given(st.lists(st.sampled_from([TALL, WIDE]), min_size=1, max_size=14))
-def test_every_batch_has_one_shape_and_every_word_comes_once(shapes):
+@settings(max_examples=40)
+@given(
+    st.lists(st.sampled_from([TALL, WIDE]), min_size=1, max_size=14),
+    st.sampled_from(VIEWS),
+)
+def test_every_batch_has_one_shape_and_every_word_comes_once(shapes, views):
     spy = Spy()
-    words = read_all(spy, source_of(shapes), rotate_tall=1.0)
+    words = read_all(spy, source_of(shapes), views=views)
     assert sorted(word.number for word in words) == list(range(len(shapes)))
     assert len(set(spy.shapes)) == 1
-    rows = len(shapes) + 2 * shapes.count(TALL)
-    # At most the last upright and the last turned batch are not full.
-    assert len(spy.shapes) <= rows // 4 + 2
+    turning = views.rotate_tall is not None
+    rows = len(shapes) + 2 * shapes.count(TALL) * turning
+    rows += 2 * len(shapes) * views.look_closer  # Spy is never sure
+    # At most the last batch of each kind is not full: as it is, turned, closer.
+    assert len(spy.shapes) <= rows // 4 + 1 + turning + views.look_closer
     for word in words:
         assert word.id == f"n/{word.number}" and word.label == f"t{word.number}"
         assert word.size == shapes[word.number]
-        assert word.turned == (shapes[word.number] == TALL)
+        assert word.turned == (turning and shapes[word.number] == TALL)
+        assert word.looked_closer == views.look_closer
 
 
-@settings(max_examples=10)
-@given(st.lists(st.booleans(), min_size=1, max_size=12), st.sampled_from([None, 1.0]))
-def test_a_stream_reads_what_reading_the_images_gives(tall, rotate_tall):
+@settings(max_examples=20)
+@given(st.lists(st.booleans(), min_size=1, max_size=12), st.sampled_from(VIEWS))
+def test_a_stream_reads_what_reading_the_images_gives(tall, views):
     shapes = [TALL if t else WIDE for t in tall]
-    words = read_all(reader(), source_of(shapes), rotate_tall=rotate_tall)
+    words = read_all(reader(), source_of(shapes), views=views)
     images = [noise_image(i, *shape)[..., ::-1] for i, shape in enumerate(shapes)]
-    expected = reader().read(images, rotate_tall=rotate_tall)
+    expected = reader().read(images, **dataclasses.asdict(views))
     for word in words:
         assert word.reading.text == expected[word.number].text
         assert word.reading.confidence == pytest.approx(
@@ -86,7 +97,7 @@ def test_without_rotation_the_words_come_in_order_and_tall_ones_as_they_are():
 
 def test_the_row_of_a_word_is_the_crop_turned_by_the_angle_that_won():
     angles = set()
-    for word in read_all(reader(), source_of([TALL] * 12), rotate_tall=1.0):
+    for word in read_all(reader(), source_of([TALL] * 12), views=TURNING):
         image = np.rot90(noise_image(word.number, *TALL), word.angle // 90)
         pixels, width = word.row
         scaled = cv2.resize(np.ascontiguousarray(image), (width, RULE.height))
@@ -95,14 +106,26 @@ def test_the_row_of_a_word_is_the_crop_turned_by_the_angle_that_won():
     assert angles == {0, 90, 270}
 
 
+def test_the_row_of_a_word_is_the_closer_view_where_that_won():
+    closer = Views(look_closer=True)
+    won = set()
+    for word in read_all(reader(), source_of([(40, 80)] * 16), views=closer):
+        views = closer.of(noise_image(word.number, 40, 80), RULE)
+        same = [np.array_equal(word.row[0], view.row[0]) for view in views]
+        assert same.count(True) == 1
+        assert views[same.index(True)].closer == word.closer <= word.looked_closer
+        won.add(same.index(True))
+    assert won == {0, 1, 2}
+
+
 def test_damaged_records_keep_their_place_and_are_read_as_nothing():
     elements = [source_of([TALL, WIDE] * 3)[i] for i in range(6)]
     elements[0] |= {"image": b""}
     elements[3] = ValueError("torn")
     elements[4] = {"id": "lost", "error": "gone", "text": ""}
-    for rotate_tall in (None, 1.0):
+    for views in VIEWS:
         source = ListSource(elements, "damaged")
-        words = read_all(Spy(), source, rotate_tall=rotate_tall)
+        words = read_all(Spy(), source, views=views)
         words.sort(key=lambda word: word.number)
         assert [bool(word.error) for word in words] == [1, 0, 0, 1, 1, 0]
         for word in words:
@@ -137,8 +160,9 @@ def test_the_first_batch_is_finished_before_the_second_is_begun_and_no_other_is(
     assert begun == [(1, 4), (3, 4), (4, 4), (4, 2)]
 
 
-def test_a_batch_that_ends_no_word_is_an_empty_list():
-    found = list(read_words(Spy(), source_of([TALL] * 4), rotate_tall=1.0))
+@pytest.mark.parametrize("views", [TURNING, Views(look_closer=True)])
+def test_a_batch_that_ends_no_word_is_an_empty_list(views):
+    found = list(read_words(Spy(), source_of([TALL] * 4), views=views))
     assert [len(words) for words in found] == [0, 2, 2]
 
 

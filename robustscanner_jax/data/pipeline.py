@@ -29,8 +29,8 @@ from robustscanner_jax.charset import Charset
 from robustscanner_jax.data.mixture import Reference, mixed_references
 from robustscanner_jax.data.reads import Element, Lost, Source, read_elements
 from robustscanner_jax.data.transforms import BatchRow, Prepare, pixels_of
-from robustscanner_jax.preprocessing import Preprocessing, resize_and_pad
-from robustscanner_jax.rotation import Row
+from robustscanner_jax.preprocessing import Preprocessing, Row, resize_and_pad
+from robustscanner_jax.views import View
 
 Batch = dict[str, np.ndarray]
 # Records of one call in evaluation: a few such calls, in threads, fill a batch.
@@ -189,14 +189,14 @@ class EvaluationRecord:
       text: its label; empty where that is lost.
       error: what is damaged; None where nothing is.
       size: height and width of the crop in pixels; None where it is damaged.
-      more_rows: made of its pixels besides its row in the batch.
+      more_views: of its pixels, besides its row in the batch.
     """
 
     id: str
     text: str
     error: str | None = None
     size: tuple[int, int] | None = None
-    more_rows: Sequence[Row] = ()
+    more_views: Sequence[View] = ()
 
 
 def evaluation_batches(
@@ -204,7 +204,7 @@ def evaluation_batches(
     *,
     rule: Preprocessing,
     batch_size: int,
-    more_rows: Callable[[np.ndarray], Sequence[Row]] | None = None,
+    more_views: Callable[[np.ndarray], Sequence[View]] | None = None,
 ) -> Iterator[tuple[Batch, list[EvaluationRecord]]]:
     """Yields a source once, in order: batches, and the records behind their rows.
 
@@ -216,12 +216,12 @@ def evaluation_batches(
       source: what to read.
       rule: of the rows.
       batch_size: rows of every batch.
-      more_rows: of a crop's BGR pixels, kept in its record; called in the threads
+      more_views: made of a crop's BGR pixels, kept in its record; called in the threads
         that decode. A `ValueError` of it counts as an unreadable image.
     """
 
     def read(places: Sequence[int]) -> list[tuple[Row, EvaluationRecord]]:
-        return [_as_row(e, rule, more_rows) for e in read_elements(source, places)]
+        return [_as_row(e, rule, more_views) for e in read_elements(source, places)]
 
     chunks = grain.MapDataset.range(len(source)).batch(_READ_TOGETHER, batch_fn=list)
     ahead = max(_READING_THREADS, 2 * batch_size // _READ_TOGETHER)
@@ -239,7 +239,7 @@ def evaluation_batches(
 def _as_row(
     element: Element | Lost,
     rule: Preprocessing,
-    more_rows: Callable[[np.ndarray], Sequence[Row]] | None,
+    more_views: Callable[[np.ndarray], Sequence[View]] | None,
 ) -> tuple[Row, EvaluationRecord]:
     if "error" in element:
         error = element["error"]
@@ -247,7 +247,7 @@ def _as_row(
         try:
             pixels = pixels_of(element)
             row, size = resize_and_pad(pixels, rule), pixels.shape[:2]
-            more = more_rows(pixels) if more_rows else ()
+            more = more_views(pixels) if more_views else ()
             record = EvaluationRecord(element["id"], element["text"], None, size, more)
             return row, record
         except ValueError as unreadable:

@@ -138,17 +138,16 @@ def _range(accuracy: float, low: float, high: float) -> str:
 
 
 def _overview(sets: Sequence[SetErrors]) -> str:
-    turned = any(entry.score.turned is not None for entry in sets)
+    views = list(dict.fromkeys(v for entry in sets for v in entry.score.of_views()))
     heads = ["set", "words", "misread", "unreadable", "right", "95 % interval", ""]
-    heads += ["turned", "turned won"] if turned else []
+    heads += views
     rows = []
     for number, (score, words, _, unreadable) in enumerate(sets):
         wrong = sum(word.expected != word.read for word in words)
         cells = [f'<td><a href="#set{number}">{_name(score)}</a></td>']
         cells += [_number(n) for n in (score.words, wrong, unreadable)]
         cells += [_accuracy_cells(score.accuracy, (score.low, score.high))]
-        if turned:
-            cells += [_number(n or 0) for n in (score.turned, score.turned_won)]
+        cells += [_number(score.of_views().get(view, 0)) for view in views]
         rows.append(f"<tr>{''.join(cells)}</tr>")
     head = "".join(
         f"<th{' class=n' if i else ''}>{name}</th>" for i, name in enumerate(heads)

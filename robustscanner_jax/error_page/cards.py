@@ -9,8 +9,8 @@ from jaxtyping import Float, UInt8
 from rapidfuzz.distance import Levenshtein
 
 from robustscanner_jax.html_page import inline_image, visible
+from robustscanner_jax.preprocessing import Row
 from robustscanner_jax.reading import Reading
-from robustscanner_jax.rotation import Row
 from robustscanner_jax.word_stream import ReadWord
 
 # `Recognizer.explain_row`: a row to its reading and the network's `Explanation`.
@@ -68,6 +68,8 @@ def mistake_card(
     facts = f"{word.reading.confidence:.1%} sure, {wide} x {height} pixels"
     if word.turned:
         facts += f", tall: surest when turned by {word.angle}°"
+    if word.looked_closer:
+        facts += f", not read surely: {'closer' if word.closer else 'no surer closer'}"
     sheet = ""
     if explain is not None:
         looked = _attention(image, pixels.shape[1], *explain(word.row))

@@ -17,6 +17,7 @@ from robustscanner_jax.backends import Backend
 from robustscanner_jax.inference import PRECISIONS, load_artefact
 from robustscanner_jax.packages import optional
 from robustscanner_jax.serving.limits import Limits
+from robustscanner_jax.views import Views
 
 TOKEN_VARIABLE = "ROBUSTSCANNER_TOKEN"
 PACKAGES = ("starlette", "uvicorn", "prometheus_client", "python_multipart")
@@ -58,6 +59,12 @@ def _parser() -> argparse.ArgumentParser:
         help="also read crops over so many times as tall as wide at 90 and 270 "
         "degrees, and take the surest reading; off by default",
     )
+    add(
+        "--look-closer",
+        action="store_true",
+        help="read crops that are not read surely again without their edges, and take "
+        "the surest reading",
+    )
     for field in LIMITS:
         add(
             "--" + field.name.replace("_", "-"),
@@ -82,6 +89,9 @@ def main(arguments: list[str] | None = None) -> int:
         limits = Limits(**{field.name: given[field.name] for field in LIMITS})
         if given["threads"] < 0:
             raise ValueError(f"--threads: expected at least 0, got {given['threads']}")
+        views = Views(
+            rotate_tall=given.get("rotate_tall"), look_closer=given["look_closer"]
+        )
         reader = load_artefact(
             given["model"],
             given["backend"],
@@ -96,7 +106,7 @@ def main(arguments: list[str] | None = None) -> int:
             port=given["port"],
             token=token,
             limits=limits,
-            rotate_tall=given.get("rotate_tall"),
+            views=views,
         )
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
+from robustscanner_jax.preprocessing import Row
 from robustscanner_jax.reading import Reading
-from robustscanner_jax.rotation import Row
 from robustscanner_jax.serving.measures import Measures
 
 log = logging.getLogger(__name__)

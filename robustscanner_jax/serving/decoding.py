@@ -15,8 +15,8 @@ import numpy as np
 from robustscanner_jax.data.images import decode_image
 from robustscanner_jax.preprocessing import Preprocessing
 from robustscanner_jax.regions import cut_out
-from robustscanner_jax.rotation import Row, crop_rows
 from robustscanner_jax.serving.requests import Order
+from robustscanner_jax.views import AS_IT_IS, View, Views
 
 log = logging.getLogger(__name__)
 
@@ -66,16 +66,16 @@ class Rule:
     Attributes:
       preprocessing: from its pixels to a row.
       max_pixels: more are not decoded.
-      rotate_tall: see `rotation.turned_rows`.
+      views: which there are of a crop.
     """
 
     preprocessing: Preprocessing
     max_pixels: int
-    rotate_tall: float | None = None
+    views: Views = AS_IT_IS
 
 
-# The rows to read of a crop, see `rotation.crop_rows`, or in one sentence why none.
-Crop = list[Row] | str
+# The views to read of a crop, or in one sentence why there are none.
+Crop = list[View] | str
 
 
 def crops_of(data: bytes, regions: list | None, rule: Rule) -> list[Crop]:
@@ -96,7 +96,7 @@ def crops_of(data: bytes, regions: list | None, rule: Rule) -> list[Crop]:
 
 def _crop(image: np.ndarray, rule: Rule) -> Crop:
     try:
-        return crop_rows(image, rule.preprocessing, rule.rotate_tall)
+        return rule.views.of(image, rule.preprocessing)
     except ValueError as error:
         return str(error)
 

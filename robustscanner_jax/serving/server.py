@@ -16,6 +16,7 @@ from robustscanner_jax.reading import Reader
 from robustscanner_jax.serving.limits import Limits
 from robustscanner_jax.serving.protocol import BoundedProtocol, most_sockets
 from robustscanner_jax.serving.service import Service
+from robustscanner_jax.views import AS_IT_IS, Views
 
 log = logging.getLogger(__name__)
 
@@ -129,7 +130,7 @@ def run_server(
     port: int = 8000,
     token: str | None = None,
     limits: Limits | None = None,
-    rotate_tall: float | None = None,
+    views: Views = AS_IT_IS,
 ) -> None:
     """Serves until SIGTERM or SIGINT, then answers what it has taken and returns.
 
@@ -137,16 +138,13 @@ def run_server(
       reader: a live `Recognizer`, or what `load_artefact` returns.
       host: address to listen on; only this machine reaches the default.
       port: 0 takes a free one, which the log names.
-      token, rotate_tall: see `Service`.
+      token, views: see `Service`.
       limits: bounds on requests and times.
 
     Raises:
-      ValueError: the address cannot be listened on, no client could send the token, or
-        `rotate_tall` is below 1.
+      ValueError: the address cannot be listened on, or no client could send the token.
     """
-    service = Service(
-        reader, limits=limits or Limits(), token=token, rotate_tall=rotate_tall
-    )
+    service = Service(reader, limits=limits or Limits(), token=token, views=views)
     with listen(host, port) as listener:
         if host not in LOCAL_HOSTS and not token:
             log.warning("no token: whoever reaches %s may use the service", host)

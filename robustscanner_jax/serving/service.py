@@ -14,8 +14,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
-from robustscanner_jax import rotation
-from robustscanner_jax.reading import Reader, Reading, surest
+from robustscanner_jax.reading import Reader, Reading, Rounds
 from robustscanner_jax.serving import openapi, page
 from robustscanner_jax.serving.access import check_token, clean_token
 from robustscanner_jax.serving.batching import Batcher, QueueFull
@@ -31,6 +30,7 @@ from robustscanner_jax.serving.requests import (
     order_of,
     read_body,
 )
+from robustscanner_jax.views import AS_IT_IS, View, Views
 
 log = logging.getLogger(__name__)
 
@@ -46,8 +46,7 @@ class Service:
       limits: bounds on requests and times.
       token: what clients must send as `Authorization: Bearer TOKEN`, white space around
         it left off; None or empty lets all in.
-      rotate_tall: crops over so many times as tall as wide are read turned as well, see
-        `rotation`; None: none.
+      views: of a crop that may be read.
 
     Attributes:
       ready: warmed up; until then images are refused.
@@ -55,7 +54,7 @@ class Service:
       draining: stopping; /readyz says so, and connections close after their answer.
 
     Raises:
-      ValueError: no client could send the token, or `rotate_tall` is below 1.
+      ValueError: no client could send the token.
     """
 
     def __init__(
@@ -64,9 +63,8 @@ class Service:
         *,
         limits: Limits,
         token: str | None = None,
-        rotate_tall: float | None = None,
+        views: Views = AS_IT_IS,
     ):
-        rotation.check_ratio(rotate_tall)
         self.limits = limits
         self.ready = self.broken = False
         self.draining = False
@@ -81,7 +79,7 @@ class Service:
         self._reader = reader
         self._token = clean_token(token)
         self._held_bytes = self._answering = 0
-        rule = Rule(reader.preprocessing, limits.pixels, rotate_tall)
+        rule = Rule(reader.preprocessing, limits.pixels, views)
         self._decoders = Decoders(rule)
         # Only a live network can show where it looked.
         self._explain = getattr(reader, "explain_row", None)
@@ -274,9 +272,17 @@ class Service:
     async def _readings(self, crops: Sequence[Crop]) -> list[Reading | Exception | str]:
         """Returns a reading for each crop, or why there is none."""
         good = [crop for crop in crops if not isinstance(crop, str)]
-        rows = [row for crop in good for row in crop]
-        found = iter(surest(good, await self.batcher.read(rows) if rows else []))
+        found = iter(await self._surest(good))
         return [crop if isinstance(crop, str) else next(found)[0] for crop in crops]
+
+    async def _surest(
+        self, crops: Sequence[Sequence[View]]
+    ) -> list[tuple[Reading | Exception, View]]:
+        """Returns for each crop the reading that counts, and the view it is of."""
+        rounds = Rounds[Reading | Exception](crops)
+        while rows := rounds.rows():
+            rounds.add(await self.batcher.read(rows))
+        return rounds.surest()
 
     async def _explained(self, request: Request) -> Response:
         explain = self._explain
@@ -292,10 +298,11 @@ class Service:
             if isinstance(crop, str):
                 self.measures.count_images(read=0, unreadable=1)
                 return JSONResponse({"error": crop}, 422)
-            won = 0
+            row = crop[0].row
             if len(crop) > 1:
-                ((_, won),) = surest([crop], await self.batcher.read(crop))
-            reading, shown = await self.batcher.in_thread(lambda: explain(crop[won]))
+                ((_, view),) = await self._surest([crop])
+                row = view.row
+            reading, shown = await self.batcher.in_thread(lambda: explain(row))
             self.measures.count_images(read=1, unreadable=0)
             maps = {
                 name: np.asarray(getattr(shown, name), np.float64).round(4).tolist()

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from robustscanner_jax.data.file_source import NAMES_TO_FIND_FOLDER, folder_near
 from robustscanner_jax.data.label_lines import BOM
 from robustscanner_jax.data.labels import is_list_of_pages
 from robustscanner_jax.image_like import ImageError, ImageLike, Region, to_bgr
@@ -37,7 +38,7 @@ class Target(NamedTuple):
         return str(self.path) if self.number is None else f"{self.path}#{self.number}"
 
 
-def find_images(paths: Iterable[str]) -> Iterator[Target]:
+def find_targets(paths: Iterable[str]) -> Iterator[Target]:
     """Yields files as they are and the images of folders, sorted, subfolders included.
 
     A file that ends in .txt or .tsv is a list of such paths, see `listed`. What does
@@ -58,10 +59,11 @@ def find_images(paths: Iterable[str]) -> Iterator[Target]:
 def listed(path: Path) -> list[Target]:
     """Returns the images in a list of `path` or `path TAB label`, a line each.
 
-    Paths are relative to the list's folder, or the one above where the first image is
-    there alone, and may be no UTF-8; labels are ignored. In a list of pages, `path TAB
-    JSON` as text detectors write it (see `regions.parse_regions`), a line gives the
-    regions of its page, and none where it lists none.
+    Paths are relative to the folder near the list that holds the first of them to be
+    found (see `file_source.folder_near`), and may be no UTF-8; labels are ignored. In a
+    list of pages, `path TAB JSON` as text detectors write it (see
+    `regions.parse_regions`), a line gives the regions of its page, and none where it
+    lists none.
 
     Raises:
       ValueError: the list cannot be read, or names nothing; or a line of a list of
@@ -74,12 +76,11 @@ def listed(path: Path) -> list[Target]:
         raise ValueError(f"list of images {path}: {error.strerror}") from None
     fields = [line.removesuffix(b"\r").partition(b"\t") for line in lines]
     names = [os.fsdecode(name) for name, _, _ in fields]
-    first = next(filter(None, names), None)
-    if first is None:
+    first = list(itertools.islice(filter(None, names), NAMES_TO_FIND_FOLDER))
+    if not first:
         raise ValueError(f"list of images {path}: expected a path a line, got none")
-    folder = path.parent
-    if not os.path.exists(folder / first) and os.path.exists(folder / ".." / first):
-        folder = folder / ".."
+    near = (folder_near(str(path.parent), name) for name in first)
+    folder = Path(next(filter(None, near), path.parent))
     targets = []
     for number, (name, (_, tab, label)) in enumerate(
         zip(names, fields, strict=True), 1
@@ -133,7 +134,7 @@ def run(
 
     Args:
       recognizer: what reads.
-      paths: of images, folders and lists of them, see `find_images`.
+      paths: of images, folders and lists of them, see `find_targets`.
       pictures: folder for a picture an image of where both branches looked; None draws
         nothing.
       views: of an image that may be read.
@@ -147,7 +148,7 @@ def run(
       TypeError: pictures of a reader that is no `Recognizer`.
       ValueError: a list cannot be read.
     """
-    targets = list(find_images(paths))
+    targets = list(find_targets(paths))
     if pictures is None:
         readings = recognizer.read_each(
             open_images(targets),

@@ -227,22 +227,22 @@ def test_labels_are_ignored_unless_the_list_is_of_pages(folder):
     path = folder / "list.tsv"
     path.write_text("a.png\t[]\na.png\t[sic]\nb.png\tword\nb.png\t[1, 2\n")
     names = ["a.png", "a.png", "b.png", "b.png"]
-    found = list(predict.find_images([str(path)]))
+    found = list(predict.find_targets([str(path)]))
     assert found == [predict.Target(folder / name) for name in names]
     path.write_text(f"a.png\t[]\nb.png\t{json.dumps([QUAD])}\n")
-    assert list(predict.find_images([str(path)])) == [
+    assert list(predict.find_targets([str(path)])) == [
         predict.Target(folder / "b.png", 0, QUAD)
     ]
     path.write_text(f"a.png\t{json.dumps([QUAD])}\nb.png\t{json.dumps([QUAD])[:-1]}\n")
     with pytest.raises(ValueError, match=r"list\.tsv, line 2: expected a JSON list of"):
-        list(predict.find_images([str(path)]))
+        list(predict.find_targets([str(path)]))
 
 
 def test_a_list_may_name_its_own_folder(folder):
     """PPOCRLabel writes `images/a.png` into `images/Label.txt`."""
     path = folder / "det.txt"
     path.write_text(f"{folder.name}/a.png\t{json.dumps([QUAD])}\n")
-    (target,) = predict.find_images([str(path)])
+    (target,) = predict.find_targets([str(path)])
     assert target.path.samefile(folder / "a.png") and target.number == 0
 
 

@@ -37,7 +37,7 @@ def lines_of(capsys):
 
 
 def test_a_folder_is_searched_through_in_the_order_of_names(folder):
-    found = predict.find_images([str(folder)])
+    found = predict.find_targets([str(folder)])
     names = [str(target.path.relative_to(folder)) for target in found]
     assert names == [
         *(f"{i}.png" for i in range(8)),
@@ -48,7 +48,7 @@ def test_a_folder_is_searched_through_in_the_order_of_names(folder):
 
 def test_files_come_as_they_are_given(folder):
     paths = [str(folder / "notes.md"), str(folder / "nowhere.png")]
-    assert [target.name for target in predict.find_images(paths)] == paths
+    assert [target.name for target in predict.find_targets(paths)] == paths
 
 
 def test_a_list_names_images_and_folders_relative_to_itself(folder):
@@ -57,7 +57,7 @@ def test_a_list_names_images_and_folders_relative_to_itself(folder):
     body = f"8.JPG\tlabel\r\n\n../0.png\n../inside\n{folder}/1.png\n{name}\tx\ty"
     path.write_bytes(b"\xef\xbb\xbf" + os.fsencode(body))
     try:
-        targets = predict.find_images([str(path), str(folder / "2.png")])
+        targets = predict.find_targets([str(path), str(folder / "2.png")])
         found = [target.path for target in targets]
     finally:
         path.unlink()
@@ -67,6 +67,30 @@ def test_a_list_names_images_and_folders_relative_to_itself(folder):
         *(inside / "../inside/8.JPG", inside / "../inside/9.JPG"),
         *(folder / "1.png", inside / name, folder / "2.png"),
     ]
+
+
+@pytest.mark.parametrize("place", ["list.txt", "inside/list.txt", "../list.txt"])
+def test_a_list_is_relative_to_the_folder_near_it_that_holds_what_it_names(
+    tmp_path, place
+):
+    """PaddleOCR's `predict_det.py` writes names alone, into another folder."""
+    folder = tmp_path / "images"
+    (folder / "inside").mkdir(parents=True)
+    for name in ("a.png", "b.png"):
+        cv2.imwrite(str(folder / name), noise_image(0))
+    path = folder / place
+    path.write_text("gone.png\nb.png\na.png\n")
+    gone, *found = [target.path for target in predict.find_targets([str(path)])]
+    assert found[0].samefile(folder / "b.png") and found[1].samefile(folder / "a.png")
+    assert gone.name == "gone.png" and gone.parent.samefile(folder)
+
+
+def test_a_list_of_what_is_nowhere_is_relative_to_its_own_folder(folder):
+    path = folder / "list.txt"
+    path.write_text("".join(f"gone{i}.png\n" for i in range(200)))
+    found = [target.path for target in predict.find_targets([str(path)])]
+    path.unlink()
+    assert found == [folder / f"gone{i}.png" for i in range(200)]
 
 
 @pytest.mark.parametrize(
@@ -87,7 +111,7 @@ def test_each_image_is_a_line_in_the_order_given(folder, capsys):
     assert predict.run(reader(), paths) == 0
     lines, err = lines_of(capsys)
     assert not err
-    expected = [*paths[:4], *(t.name for t in predict.find_images([str(folder)]))]
+    expected = [*paths[:4], *(t.name for t in predict.find_targets([str(folder)]))]
     assert [line[0] for line in lines] == expected
     readings = reader().read(expected)
     assert [line[1] for line in lines] == [r.text for r in readings]

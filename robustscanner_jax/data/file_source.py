@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 # `182_slinking_71711`: MJSynth. Anything else: `slinking_whatever`.
 _MJSYNTH_STEM = re.compile(r"\d+_([^_]+)_\d+")
 # An image may be missing: the folder is looked for with so many rows of a list.
-_ROWS_TO_FIND_FOLDER = 100
+NAMES_TO_FIND_FOLDER = 100
 
 
 class PackedStrings:
@@ -138,7 +138,7 @@ def find_root(path: str, images: str | None) -> str:
     """
     failure, tried = ValueError(f"{path}: no labelled image in it"), 0
     for row in read_labels(path):
-        if tried == _ROWS_TO_FIND_FOLDER:
+        if tried == NAMES_TO_FIND_FOLDER:
             break
         if isinstance(row, BadLine):
             continue
@@ -155,18 +155,28 @@ def find_images(folder: str, first: str, images: str | None, *, where: str) -> s
 
     Raises `ValueError`, beginning with `where`, if no candidate holds that file.
     """
-    folder = folder or os.curdir
     if images is not None:
-        candidates = [images]
+        found = images if os.path.exists(os.path.join(images, first)) else None
     else:
-        with os.scandir(folder) as entries:
-            inside = sorted(entry.path for entry in entries if entry.is_dir())
-        candidates = [folder, os.path.join(folder, os.pardir), *inside]
-    for candidate in candidates:
-        if os.path.isfile(os.path.join(candidate, first)):
+        found = folder_near(folder, first)
+    if found is not None:
+        return found
+    near = f"{folder or os.curdir}, above it and one level below"
+    raise ValueError(f"{where}: image {first!r} not found in {images or near}")
+
+
+def folder_near(folder: str, path: str) -> str | None:
+    """Returns the folder that a path in a list is relative to; None: in none near.
+
+    The list's own folder, or the one above it, or one within it.
+    """
+    folder = folder or os.curdir
+    with os.scandir(folder) as entries:
+        inside = sorted(entry.path for entry in entries if entry.is_dir())
+    for candidate in (folder, os.path.join(folder, os.pardir), *inside):
+        if os.path.exists(os.path.join(candidate, path)):
             return candidate
-    looked = images if images is not None else f"{folder}, above it and one level below"
-    raise ValueError(f"{where}: image {first!r} not found in {looked}")
+    return None
 
 
 def open_image_folder(folder: str, name: str) -> FileSource:

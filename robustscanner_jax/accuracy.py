@@ -119,7 +119,8 @@ def notes(
     if any(score.closer is not None for score in scores):
         lines.append(
             f"closer: crops read with a probability below {UNSURE}, read again without "
-            "their edges; won: of these, where such a reading counts, by the same rule"
+            "their edges; won: of these, where such a reading is so much surer that it "
+            "counts"
         )
     published = _published_columns(scores, protocol)
     if published:

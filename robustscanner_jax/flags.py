@@ -64,7 +64,7 @@ LOOK_CLOSER = flags.DEFINE_boolean(
     "look_closer",
     False,
     "evaluate, predict, serve: read crops that are not read surely again without their "
-    "edges, and take the surest reading.",
+    "edges, and take a reading that is far surer.",
 )
 OUTPUT = flags.DEFINE_string(
     "output",

@@ -38,16 +38,17 @@ from robustscanner_jax.weights import StorageDtype, Weights, save_weights
 
 _WEIGHTS = (flags.WORKDIR, flags.WEIGHTS, flags.ALLOWLIST)
 _READERS = (*_WEIGHTS, flags.MODEL, flags.BACKEND, flags.PRECISION)
+_VIEWS = (flags.ROTATE_TALL, flags.LOOK_CLOSER)
 _USED: dict[str, tuple[FlagHolder, ...]] = {
     "train": (flags.CONFIG, flags.WORKDIR),
-    "evaluate": (*_READERS, flags.BENCHMARK, flags.PROTOCOL, flags.ROTATE_TALL,
-                 flags.OUTPUT),
-    "predict": (*_READERS, flags.ROTATE_TALL, flags.OUTPUT, flags.JSONL),
+    "evaluate": (*_READERS, *_VIEWS, flags.BENCHMARK, flags.PROTOCOL, flags.OUTPUT),
+    "predict": (*_READERS, *_VIEWS, flags.OUTPUT, flags.JSONL),
     "import": (flags.SOURCE, flags.CHECKPOINT, flags.OUTPUT, flags.GOLDEN,
                flags.CHARSET, flags.MAX_LEN, flags.DTYPE),
     "export": (*_WEIGHTS, flags.OUTPUT, flags.FORMAT, flags.COMPARE, flags.DTYPE),
-    "serve": (*_READERS, flags.ROTATE_TALL, flags.HOST, flags.PORT),
+    "serve": (*_READERS, *_VIEWS, flags.HOST, flags.PORT),
 }  # fmt: skip
+_ALL = [flag for flag in vars(flags).values() if isinstance(flag, FlagHolder)]
 
 
 def run(mode: str, paths: list[str]) -> int:
@@ -56,9 +57,8 @@ def run(mode: str, paths: list[str]) -> int:
     Raises:
       UsageError: flags that the mode needs are missing, or it has no use for one.
     """
-    known = {flag.name for used in _USED.values() for flag in used}
-    used = {flag.name for flag in _USED[mode]}
-    for name in sorted(known - used):
+    used = {flag.name for flag in (flags.MODE, *_USED[mode])}
+    for name in sorted({flag.name for flag in _ALL} - used):
         if FLAGS[name].present:
             hint = ""
             if (mode, name) == ("train", "weights"):
@@ -176,7 +176,7 @@ def _predict(paths: list[str]) -> int:
         raise app.UsageError("--mode=predict needs image files, folders or lists")
     if flags.MODEL.value and flags.OUTPUT.value:
         raise app.UsageError("an export has no attention maps: --output needs weights")
-    pictures, views = _results_folder(), _views()
+    views, pictures = _views(), _results_folder()
     failed = predict.run(
         _reader(),
         paths,

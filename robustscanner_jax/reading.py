@@ -107,7 +107,7 @@ class Rounds(Generic[T]):
 
     def surest(self) -> list[tuple[T, View]]:
         """Returns for each crop the reading that counts, and the view it is of."""
-        won = map(counting, self._readings)
+        won = map(counting, self._crops, self._readings)
         found = zip(won, self._readings, self._crops, strict=True)
         return [(readings[i], views[i]) for i, readings, views in found]
 
@@ -171,7 +171,7 @@ class Reader(abc.ABC):
           rotate_tall: crops over so many times as tall as wide are read at 90 and 270
             degrees as well, and the surest reading counts (see `views`); None: none.
           look_closer: whether crops that are not read surely are read again without
-            their edges, and the surest reading counts.
+            their edges, and a reading that is far surer counts (see `views`).
 
         Raises:
           ImageError: one of them cannot be read; a ValueError that names it. What

@@ -49,9 +49,9 @@ class Tally:
         self._sizes[word.number] = word.size
         self.unreadable += word.error is not None
         self.turned += word.turned
-        self.turned_won += word.angle != 0
+        self.turned_won += word.view.angle != 0
         self.closer += word.looked_closer
-        self.closer_won += word.closer
+        self.closer_won += word.view.closer
         right = word_correct(reading.text, word.label, self._protocol)
         place, rest = divmod(word.number + 1, self._stride)
         if rest == 0 and place <= NUM_SAMPLES:
@@ -65,7 +65,7 @@ class Tally:
                 heapq.heappop(self._mistakes)
 
     def _sample(self, word: ReadWord, right: bool) -> Sample:
-        pixels, width = word.row
+        pixels, width = word.view.row
         image = pixels[:, :width, ::-1] if self._bgr else pixels[:, :width]
         reading = word.reading
         return Sample(image, word.label, reading.text, reading.confidence, right)

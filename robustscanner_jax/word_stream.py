@@ -16,7 +16,6 @@ import numpy as np
 
 from robustscanner_jax.data.pipeline import EvaluationRecord, evaluation_batches
 from robustscanner_jax.data.reads import Source
-from robustscanner_jax.preprocessing import Row
 from robustscanner_jax.reading import Reader, Reading
 from robustscanner_jax.views import AS_IT_IS, View, Views, counting, unread
 
@@ -36,8 +35,7 @@ class ReadWord:
       reading: `UNREADABLE` where the record is damaged.
       error: what is damaged; None where nothing is.
       size: height and width of the crop in pixels; None where it is damaged.
-      row: of the view whose reading counts.
-      angle, closer: of that view, see `views.View`.
+      view: whose reading counts.
       turned: whether it was read at all angles.
       looked_closer: whether it was read closer.
     """
@@ -48,9 +46,7 @@ class ReadWord:
     reading: Reading
     error: str | None
     size: tuple[int, int] | None
-    row: Row
-    angle: int
-    closer: bool
+    view: View
     turned: bool
     looked_closer: bool
 
@@ -65,10 +61,13 @@ class _Crop:
     asked: int = 0
     readings: dict[int, Reading] = dataclasses.field(default_factory=dict)
 
+    @property
+    def waits(self) -> bool:
+        """Whether readings that were asked for are still to come."""
+        return len(self.readings) < self.asked
+
     def ask(self) -> list[int]:
-        """Returns the places of the views to be read next; none: read, or not yet."""
-        if len(self.readings) < self.asked:
-            return []
+        """Returns the places of the views to be read next; none: it has been read."""
         places = unread(self.views, self.readings)
         self.asked += len(places)
         return places
@@ -76,7 +75,7 @@ class _Crop:
     def read(self) -> ReadWord:
         """Returns the word, once all is read that counts."""
         error, label = self.record.error, self.record.text
-        won = counting(self.readings)
+        won = counting(self.views, self.readings)
         views = [self.views[i] for i in self.readings]
         return ReadWord(
             number=self.number,
@@ -85,9 +84,7 @@ class _Crop:
             reading=self.readings[won] if error is None else UNREADABLE,
             error=error,
             size=self.record.size,
-            row=self.views[won].row,
-            angle=self.views[won].angle,
-            closer=self.views[won].closer,
+            view=self.views[won],
             turned=any(view.angle for view in views),
             looked_closer=any(view.closer for view in views),
         )
@@ -184,8 +181,10 @@ def _finished(
     readings = reader.to_readings(decoded, len(entries))
     for (crop, place), reading in zip(entries, readings, strict=True):
         crop.readings[place] = reading
+        if crop.waits:
+            continue
         if places := crop.ask():
             aside += ((crop, place) for place in places)
-        elif len(crop.readings) == crop.asked:
+        else:
             words.append(crop.read())
     return words

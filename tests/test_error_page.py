@@ -20,6 +20,7 @@ from robustscanner_jax.html_page import bars, visible
 from robustscanner_jax.metrics import score_set
 from robustscanner_jax.predictions import Prediction
 from robustscanner_jax.reading import Reading
+from robustscanner_jax.views import View
 from robustscanner_jax.word_stream import ReadWord
 
 TEXT = st.text(max_size=12)
@@ -39,7 +40,7 @@ def word(label, read, size=(20, 50)):
     return Word(label, label, read, size)
 
 
-def mistake(number, label, text, confidence=0.5, angle=0):
+def mistake(number, label, text, confidence=0.5, angle=0, closer=None):
     steps = (confidence,) * len(text)
     row = np.full((16, 32, 3), 90, np.uint8), 24
     return ReadWord(
@@ -49,9 +50,9 @@ def mistake(number, label, text, confidence=0.5, angle=0):
         reading=Reading(text, confidence, steps),
         error=None,
         size=(20, 30),
-        row=row,
-        angle=angle,
+        view=View(row, angle, closer=bool(closer)),
         turned=angle != 0,
+        looked_closer=closer is not None,
     )
 
 
@@ -200,14 +201,37 @@ def test_the_marked_characters_are_those_that_differ(label, text):
         assert "<mark>" not in shown
 
 
-def test_a_tall_word_says_how_it_was_turned():
+@pytest.mark.parametrize(
+    ("seen", "expected"),
+    [
+        ({"angle": 270}, "tall: surest when turned by 270°"),
+        ({"closer": True}, "unsure at first: surest in a closer view"),
+        ({"closer": False}, "unsure at first: surest in the whole crop"),
+    ],
+)
+def test_a_word_says_in_which_view_it_was_read(seen, expected):
     score = score_set("s", ["b"], ["a"], [0.5], "exact")
-    entry = SetErrors(score, [word("a", "b")], [mistake(0, "a", "b", angle=270)], 0)
+    entry = SetErrors(score, [word("a", "b")], [mistake(0, "a", "b", **seen)], 0)
     page = build_page(
         [entry], facts=[], ignore_case=False, channel_order="BGR", explain=None
     )
-    assert "surest when turned by 270°" in page
-    assert "surest when" not in page_of(["a"], ["b"])
+    assert expected in page and page.count("surest") == 1
+    assert "surest" not in page_of(["a"], ["b"])
+
+
+def test_the_overview_counts_the_views_that_were_asked_for():
+    score = score_set("s", ["b"], ["a"], [0.5], "exact")
+    score = dataclasses.replace(score, closer=1_234, closer_won=56)
+    page = build_page(
+        [SetErrors(score, [word("a", "b")], [], 0)],
+        facts=[],
+        ignore_case=False,
+        channel_order="BGR",
+        explain=None,
+    )
+    heads = "<th class=n>closer</th><th class=n>closer won</th>"
+    assert heads in page and "<th class=n>turned" not in page
+    assert '<td class="n">1,234</td><td class="n">56</td>' in page
 
 
 def test_the_overview_has_a_row_a_set_and_marks_the_contextless_one():

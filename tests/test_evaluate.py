@@ -315,6 +315,16 @@ def test_crops_are_counted_where_they_are_looked_at_closer_and_where_that_won(so
     assert 0 < differ < unsure
 
 
+@pytest.mark.parametrize(
+    "views", [AS_IT_IS, Views(look_closer=True), Views(rotate_tall=1.5)]
+)
+def test_a_table_says_which_views_could_be_read(source, views, tmp_path):
+    evaluation = evaluation_of([("set", source)], views=views)
+    evaluate.write_results(evaluation, tmp_path)
+    extra = table_in(tmp_path)["extra"]
+    assert extra.items() >= dataclasses.asdict(views).items()
+
+
 def test_mistakes_are_the_surest_ones_first_without_what_is_damaged(source):
     labels = ["?" + source[i]["text"] for i in range(11)]
     labels[3] = source[3]["text"]

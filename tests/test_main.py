@@ -29,6 +29,7 @@ from robustscanner_jax import flags as command_flags
 from robustscanner_jax import main as command
 from robustscanner_jax import modes
 from robustscanner_jax.recognizer import Recognizer
+from robustscanner_jax.views import Views
 from robustscanner_jax.weights import load_weights, save_weights
 
 
@@ -146,6 +147,42 @@ def test_images_are_read_with_a_weights_file(call, weights, images, capsys):
     paths = sorted(images.iterdir())
     assert [line[0] for line in lines] == [str(p) for p in paths]
     assert [line[1] for line in lines] == [r.text for r in reader().read(paths)]
+
+
+@pytest.mark.parametrize("closer", [False, True])
+def test_unsure_images_are_read_closer_with_the_flag(
+    call, weights, images, tmp_path, capsys, closer
+):
+    paths = sorted(images.iterdir())
+    expected = [r.text for r in reader().read(paths, look_closer=closer)]
+    assert call(images, mode="predict", weights=weights, look_closer=closer) == 0
+    lines = [line.split("\t") for line in capsys.readouterr().out.splitlines()]
+    assert [line[1] for line in lines] == expected
+    labels = write_words(tmp_path / "words")
+    output, benchmark = str(tmp_path / "results"), [f"words:{labels}"]
+    call(
+        mode="evaluate",
+        weights=weights,
+        benchmark=benchmark,
+        output=output,
+        look_closer=closer,
+    )
+    table = json.loads((tmp_path / "results" / "accuracy.json").read_text())
+    assert table["extra"]["look_closer"] == closer
+    assert (table["sets"][0]["closer"] is not None) == closer
+
+
+@pytest.mark.parametrize("ratio", [None, 1.5])
+@pytest.mark.parametrize("closer", [False, True])
+def test_the_service_reads_the_views_that_the_flags_say(
+    call, weights, monkeypatch, ratio, closer
+):
+    from robustscanner_jax.serving import server
+
+    given = {}
+    monkeypatch.setattr(server, "run_server", lambda *_, **more: given.update(more))
+    call(mode="serve", weights=weights, rotate_tall=ratio, look_closer=closer)
+    assert given["views"] == Views(rotate_tall=ratio, look_closer=closer)
 
 
 def test_only_the_characters_that_are_allowed_are_read(call, weights, images, capsys):
@@ -454,6 +491,7 @@ def test_without_flags_the_command_says_what_is_missing():
             "has no use for --weights; to start from a file: --config.train.init",
         ),
         (["--mode=predict", "--protocol=exact", "a"], "has no use for --protocol"),
+        (["--mode=export", "--look_closer", "--output=a"], "no use for --look_closer"),
         (["--mode=predict", "--precision=bfloat16", "a"], "--precision needs --model"),
         (
             ["--mode=export", "--output=a", "--format=onnx", "--dtype=float16"],
@@ -468,6 +506,7 @@ def test_without_flags_the_command_says_what_is_missing():
         "no mode",
         "train with weights",
         "flag of another mode",
+        "switch of another mode",
         "live with precision",
         "graph with dtype",
     ],

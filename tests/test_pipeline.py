@@ -20,6 +20,7 @@ from robustscanner_jax.data.pipeline import (
     training_batches,
 )
 from robustscanner_jax.data.transforms import Prepare, Problem
+from robustscanner_jax.views import View
 
 FEW = 16  # examples in the source of most tests
 
@@ -292,21 +293,21 @@ def test_an_unreadable_image_keeps_its_place_in_the_evaluation():
 def test_what_is_kept_beside_a_row_is_made_of_readable_pixels_alone():
     seen = []
 
-    def more_rows(pixels):
+    def more_views(pixels):
         if not seen:
             seen.append(pixels)
             raise ValueError("too odd")
-        return [(pixels, 7)]
+        return [View((pixels, 7))]
 
     image = draw_word("bad")
     elements = [{"id": str(i), "image": encode(image), "text": "bad"} for i in range(3)]
     elements[1]["image"] = b""
     ((_, records),) = evaluation_batches(
-        ListSource(elements), rule=RULE, batch_size=4, more_rows=more_rows
+        ListSource(elements), rule=RULE, batch_size=4, more_views=more_views
     )
     assert records[0].error == "too odd" and records[1].error
-    assert not records[0].more_rows and not records[1].more_rows
-    ((pixels, width),) = records[2].more_rows
+    assert not records[0].more_views and not records[1].more_views
+    (((pixels, width), *_),) = records[2].more_views
     assert width == 7
     np.testing.assert_array_equal(pixels, image)
 

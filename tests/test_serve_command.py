@@ -25,8 +25,10 @@ from served import FakeReader, png  # noqa: E402
 
 from robustscanner_jax.export import run  # noqa: E402
 from robustscanner_jax.serving import __main__ as command  # noqa: E402
+from robustscanner_jax.serving import server  # noqa: E402
 from robustscanner_jax.serving.__main__ import main  # noqa: E402
 from robustscanner_jax.serving.limits import Limits  # noqa: E402
+from robustscanner_jax.views import Views  # noqa: E402
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 # An import of JAX fails as where it is not installed.
@@ -87,6 +89,28 @@ def test_the_command_says_in_one_line_what_is_wrong(capsys, flags, message):
     assert main(flags) == 1
     printed = capsys.readouterr().err
     assert message in printed and printed.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("flags", "views"),
+    [
+        ([], Views()),
+        (["--look-closer"], Views(look_closer=True)),
+        (["--rotate-tall=2"], Views(rotate_tall=2.0)),
+    ],
+)
+def test_the_views_are_those_that_the_flags_say(monkeypatch, flags, views):
+    given = {}
+    monkeypatch.setattr(command, "load_artefact", lambda *_, **__: FakeReader())
+    monkeypatch.setattr(server, "run_server", lambda *_, **more: given.update(more))
+    assert main(["--model=x", *flags]) == 0
+    assert given["views"] == views
+
+
+def test_a_ratio_below_one_is_refused_before_the_export_is_opened(capsys):
+    assert main(["--model=x", "--rotate-tall=0.5"]) == 1
+    printed = capsys.readouterr().err
+    assert printed.startswith("error: rotate_tall: expected at least 1")
 
 
 def test_a_token_that_no_client_can_send_is_named_before_the_service_starts(

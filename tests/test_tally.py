@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from robustscanner_jax.reading import Reading
 from robustscanner_jax.tally import NUM_MISTAKES, NUM_SAMPLES, Tally
+from robustscanner_jax.views import View
 from robustscanner_jax.word_stream import ReadWord
 
 PIXELS = np.arange(4 * 6 * 3, dtype=np.uint8).reshape(4, 6, 3)
@@ -21,9 +22,9 @@ def word(number, **changes) -> ReadWord:
         reading=Reading("ab", 0.5, (0.7, 0.7)),
         error=None,
         size=(8, 12),
-        row=(PIXELS, 4),
-        angle=0,
+        view=View((PIXELS, 4)),
         turned=False,
+        looked_closer=False,
     )
     return dataclasses.replace(whole, **changes)
 
@@ -76,9 +77,20 @@ def test_what_is_right_damaged_or_skipped_is_no_mistake():
 
 
 def test_turned_words_are_counted_and_those_of_them_that_won():
-    words = [word(0), word(1, turned=True), word(2, turned=True, angle=270)]
+    turned = View((PIXELS, 4), angle=270)
+    words = [word(0), word(1, turned=True), word(2, turned=True, view=turned)]
     tally = tally_of(words)
     assert (tally.turned, tally.turned_won) == (2, 1)
+    assert (tally.closer, tally.closer_won) == (0, 0)
+
+
+def test_words_looked_at_closer_are_counted_and_those_of_them_that_won():
+    closer = View((PIXELS, 4), closer=True)
+    words = [word(i, looked_closer=True) for i in range(2)]
+    words += [word(2), word(3, looked_closer=True, view=closer)]
+    tally = tally_of(words)
+    assert (tally.closer, tally.closer_won) == (3, 1)
+    assert (tally.turned, tally.turned_won) == (0, 0)
 
 
 def test_samples_show_the_content_in_rgb_whatever_the_network_sees():

@@ -14,7 +14,7 @@ from robustscanner_jax.data.rendered import open_named
 from robustscanner_jax.preprocessing import resize_and_pad
 from robustscanner_jax.reading import Reading
 from robustscanner_jax.recognizer import Recognizer
-from robustscanner_jax.views import ANGLES, Views, counting, unread
+from robustscanner_jax.views import ANGLES, View, Views, counting, unread
 
 CONFIDENCES = st.lists(st.floats(0, 1), max_size=5)
 
@@ -33,13 +33,18 @@ def reading_of(confidences, end=1.0):
     return Reading("a" * len(confidences), probability, tuple(confidences))
 
 
-def counting_of(*readings):
-    return counting({i: reading_of(r) for i, r in enumerate(readings)})
+BLANK = np.zeros((40, 20, 3), np.uint8), 32
+TURNED = [View(BLANK, angle) for angle in ANGLES]
+CLOSER = [View(BLANK), View(BLANK, closer=True), View(BLANK, closer=True)]
+
+
+def counting_of(*readings, views=TURNED):
+    return counting(views[: len(readings)], dict(enumerate(readings)))
 
 
 @given(st.lists(CONFIDENCES, min_size=1, max_size=3))
 def test_the_highest_mean_confidence_counts_and_the_first_of_equal_ones(readings):
-    won = counting_of(*readings)
+    won = counting_of(*map(reading_of, readings))
     means = [sum(r) / len(r) if r else 0 for r in readings]
     assert means[won] == max(means)
     assert all(mean < means[won] for mean in means[:won])
@@ -47,23 +52,55 @@ def test_the_highest_mean_confidence_counts_and_the_first_of_equal_ones(readings
 
 def test_a_long_reading_is_not_beaten_for_its_length():
     # As probabilities of the text: 0.9 ** 8 = 0.43 and 0.6.
-    assert counting_of([0.6], [0.9] * 8, []) == 1
+    readings = map(reading_of, ([0.6], [0.9] * 8, []))
+    assert counting_of(*readings) == 1
 
 
 def test_an_empty_reading_never_beats_a_text():
-    assert counting_of([], [0.01], []) == 1
-    assert counting_of([], [], []) == 0
+    assert counting_of(*map(reading_of, ([], [0.01], []))) == 1
+    assert counting_of(*map(reading_of, ([], [], []))) == 0
 
 
 def test_what_failed_counts_as_empty():
     failed = RuntimeError("broken")
-    assert counting({0: failed, 1: reading_of([0.01])}) == 1
-    assert counting({0: failed, 2: failed}) == 0
+    assert counting_of(failed, reading_of([0.01])) == 1
+    assert counting_of(failed, failed) == 0
+    unsure = reading_of([0.5])
+    assert counting_of(unsure, failed, failed, views=CLOSER) == 0
+    assert counting_of(unsure, failed, reading_of([0.9]), views=CLOSER) == 2
+
+
+@pytest.mark.parametrize(
+    ("first", "closer", "counts"),
+    [
+        (0.5, (0.69, 0.2), 0),
+        (0.5, (0.71, 0.2), 1),
+        (0.5, (0.71, 0.72), 2),
+        (0.5, (0.72, 0.71), 1),
+        (0.0, (0.0, 0.0), 0),
+    ],
+)
+def test_a_closer_reading_counts_where_it_is_far_more_probable(first, closer, counts):
+    readings = [reading_of([p]) for p in (first, *closer)]
+    assert counting_of(*readings, views=CLOSER) == counts
+
+
+def test_letters_at_the_edge_are_not_cut_off_for_a_text_that_is_surer_by_its_length():
+    """Means 0.97 and 0.99; whether the short one has ended is unsure."""
+    whole, short = reading_of([0.97] * 5, end=0.9), reading_of([0.99] * 4, end=0.98)
+    assert 1 < short.confidence / whole.confidence < 1.4
+    assert counting_of(whole, short, views=CLOSER) == 0
+
+
+def test_where_nothing_was_almost_surely_read_no_unsure_text_is_made_up():
+    nothing, junk = reading_of([], end=0.89), reading_of([0.6])
+    assert counting_of(nothing, junk, junk, views=CLOSER) == 0
+    assert counting_of(reading_of([], end=0.4), junk, views=CLOSER) == 1
 
 
 @given(
-    st.integers(1, 60),
-    st.integers(1, 60),
+    st.integers(8, 60),
+    st.integers(8, 60),
     st.none() | st.floats(1, 5, exclude_max=True),
     st.booleans(),
 )
@@ -108,11 +145,15 @@ def test_closer_views_of_a_tall_crop_are_of_the_line_as_it_reads():
         assert_same_row(view.row, same.row)
 
 
-@given(st.integers(1, 9), st.integers(1, 9))
-def test_a_closer_view_of_few_pixels_still_shows_some(height, width):
+@pytest.mark.parametrize(
+    ("height", "width", "views"),
+    [(1, 1, 1), (2, 9, 1), (2, 11, 2), (3, 3, 2), (6, 6, 3)],
+)
+def test_a_crop_of_few_pixels_is_looked_at_closer_where_that_cuts_some_off(
+    height, width, views
+):
     image = np.zeros((height, width, 3), np.uint8)
-    for view in Views(look_closer=True).of(image, RULE):
-        assert view.row[0].shape == (RULE.height, RULE.max_width, 3)
+    assert len(Views(look_closer=True).of(image, RULE)) == views
 
 
 # The places of the views of a tall crop that may be looked at closer: as it is, turned
@@ -136,18 +177,19 @@ def test_only_the_surest_angle_is_looked_at_closer(confidences):
     assert unread(TALL_VIEWS, readings) == [first + 1]
     readings[first + 1] = reading_of([0.1])
     assert unread(TALL_VIEWS, readings) == []
-    assert counting(readings) == first
+    assert counting(TALL_VIEWS, readings) == first
 
 
 @pytest.mark.parametrize(
     ("reading", "closer"),
     [
         (reading_of([0.95] * 2), []),  # 0.9025
+        (reading_of([0.9]), []),  # the bound itself
         (reading_of([0.95] * 3), [1, 2]),  # 0.857: the text as a whole
         (reading_of([1.0] * 3, end=0.89), [1, 2]),  # unsure whether more follows
         (reading_of([]), []),  # surely nothing
         (reading_of([], end=0.5), [1, 2]),
-        (RuntimeError("broken"), [1, 2]),
+        (RuntimeError("broken"), []),  # it would fail again
     ],
 )
 def test_what_is_surely_read_is_not_looked_at_closer(reading, closer):
@@ -176,7 +218,7 @@ def test_a_tall_crop_gets_the_surest_of_its_three_readings():
     turns = [reader().read([np.rot90(i, k).copy() for i in tall]) for k in (0, 1, 3)]
     won = []
     for reading, *readings in zip(found, *turns, strict=True):
-        k = counting(dict(enumerate(readings)))
+        k = counting_of(*readings)
         assert reading.text == readings[k].text
         won.append(k)
     assert set(won) == {0, 1, 2}
@@ -193,7 +235,7 @@ def test_an_unsure_crop_gets_the_surest_of_its_readings():
     won = []
     for reading, first, *closer in zip(found, as_it_is, *parts, strict=True):
         readings = [first, *closer] if first.confidence < 0.9 else [first]
-        k = counting(dict(enumerate(readings)))
+        k = counting_of(*readings, views=CLOSER)
         assert reading.text == readings[k].text
         won.append(k)
     assert set(won) == {0, 1, 2}

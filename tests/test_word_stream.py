@@ -92,17 +92,17 @@ def test_without_rotation_the_words_come_in_order_and_tall_ones_as_they_are():
     words = read_all(spy, source_of([TALL, WIDE] * 5))
     assert [word.number for word in words] == list(range(10))
     assert len(spy.shapes) == 3
-    assert not any(word.turned or word.angle for word in words)
+    assert not any(word.turned or word.view.angle for word in words)
 
 
 def test_the_row_of_a_word_is_the_crop_turned_by_the_angle_that_won():
     angles = set()
     for word in read_all(reader(), source_of([TALL] * 12), views=TURNING):
-        image = np.rot90(noise_image(word.number, *TALL), word.angle // 90)
-        pixels, width = word.row
+        image = np.rot90(noise_image(word.number, *TALL), word.view.angle // 90)
+        pixels, width = word.view.row
         scaled = cv2.resize(np.ascontiguousarray(image), (width, RULE.height))
         np.testing.assert_array_equal(pixels[:, :width], scaled)
-        angles.add(word.angle)
+        angles.add(word.view.angle)
     assert angles == {0, 90, 270}
 
 
@@ -111,9 +111,9 @@ def test_the_row_of_a_word_is_the_closer_view_where_that_won():
     won = set()
     for word in read_all(reader(), source_of([(40, 80)] * 16), views=closer):
         views = closer.of(noise_image(word.number, 40, 80), RULE)
-        same = [np.array_equal(word.row[0], view.row[0]) for view in views]
+        same = [np.array_equal(word.view.row[0], view.row[0]) for view in views]
         assert same.count(True) == 1
-        assert views[same.index(True)].closer == word.closer <= word.looked_closer
+        assert views[same.index(True)].closer == word.view.closer <= word.looked_closer
         won.add(same.index(True))
     assert won == {0, 1, 2}
 
@@ -183,3 +183,23 @@ def test_the_next_batch_is_decoded_while_the_device_reads_this_one():
     elements = source_of([WIDE] * 12)
     source = Watched((elements[i] for i in range(12)), "watched")
     assert len(read_all(Slow(), source)) == 12
+
+
+@pytest.mark.parametrize("views", VIEWS[1:])
+def test_what_is_put_aside_is_read_soon_and_the_first_put_aside_first(views):
+    class SureOfWide(Spy):
+        def decode(self, image, width):
+            decoded = super().decode(image, width)
+            decoded.probabilities[width > 20] = 1.0
+            return decoded
+
+    spy, count, ended = SureOfWide(), 300, []
+    waiting_most = 0
+    for words in read_words(spy, source_of([TALL, WIDE, WIDE] * 100), views=views):
+        ended += [word.number for word in words]
+        # Else it would hold its batch.
+        assert all(word.view.row[0].base is None for word in words)
+        first_missing = next(i for i in itertools.count() if i not in ended)
+        waiting_most = max(waiting_most, max(ended, default=0) - first_missing)
+    assert sorted(ended) == list(range(count))
+    assert waiting_most < 40

@@ -60,19 +60,20 @@ def mistake_card(
       ignore_case: whether letters that differ in case count as the same.
       explain: what shows where the network looked; None shows nothing.
     """
-    pixels, width = word.row
+    pixels, width = word.view.row
     image = pixels[:, :width] if channel_order == "BGR" else pixels[:, :width, ::-1]
     image = np.ascontiguousarray(image)
     label, text = word.label[:_LONGEST_TEXT], word.reading.text[:_LONGEST_TEXT]
     height, wide = word.size or (0, 0)
     facts = f"{word.reading.confidence:.1%} sure, {wide} x {height} pixels"
     if word.turned:
-        facts += f", tall: surest when turned by {word.angle}°"
+        facts += f", tall: surest when turned by {word.view.angle}°"
     if word.looked_closer:
-        facts += f", not read surely: {'closer' if word.closer else 'no surer closer'}"
+        view = "a closer view" if word.view.closer else "the whole crop"
+        facts += f", unsure at first: surest in {view}"
     sheet = ""
     if explain is not None:
-        looked = _attention(image, pixels.shape[1], *explain(word.row))
+        looked = _attention(image, pixels.shape[1], *explain(word.view.row))
         sheet = f"<details><summary>Where it looked</summary>{looked}</details>"
     true = _marked(label, text, ignore_case)
     read = _marked(text, label, ignore_case) or "<small>nothing</small>"

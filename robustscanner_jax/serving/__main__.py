@@ -63,7 +63,7 @@ def _parser() -> argparse.ArgumentParser:
         "--look-closer",
         action="store_true",
         help="read crops that are not read surely again without their edges, and take "
-        "the surest reading",
+        "a reading that is far surer",
     )
     for field in LIMITS:
         add(

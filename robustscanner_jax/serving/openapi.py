@@ -50,7 +50,12 @@ REGIONS = {
         ]
     },
 }
-_MAPS = {"type": "array", "items": {"type": "array"}}
+_MAPS = {
+    "type": "array",
+    "items": {"type": "array"},
+    "description": "[step][row][column]: rows and columns of cells over the view that "
+    "is read, which is turned or closer where the service reads such views",
+}
 EXPLAINED = {
     "type": "object",
     "properties": READING["properties"]

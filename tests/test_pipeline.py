@@ -143,10 +143,11 @@ def test_every_process_and_micro_batch_has_its_share_of_each_source(weights, par
         assert one / (one + other) == pytest.approx(share, abs=0.15)
 
 
-def test_a_mixture_has_the_same_examples_in_a_batch_as_grain_gives_it():
+@pytest.mark.parametrize("variants", [1, 2])
+def test_a_mixture_has_the_same_examples_in_a_batch_as_grain_gives_it(variants):
     """Checkpoints of runs from before the shuffle go on where they were."""
     sources = [many(16, "one"), many(16, "other")]
-    found = batches(4, sources, batch_size=8)
+    found = batches(12, sources, batch_size=8, variants=variants)
     for batch in found:
         count = Counter(name.split("/")[0] for name in batch["id"].tolist())
         assert count == {"one": 4, "other": 4}
@@ -156,6 +157,15 @@ def test_another_seed_distorts_an_example_otherwise():
     (one,), (other,) = (batches(1, [many(1)], seed=seed) for seed in (1, 2))
     assert ids([one]) == ids([other])
     assert (one["image"] != other["image"]).any()
+
+
+def test_another_seed_mixes_the_sources_of_a_batch_in_another_order():
+    sources = [many(1, "one"), many(1, "other")]
+    (one,), (other,) = (
+        batches(1, sources, batch_size=16, seed=seed) for seed in (1, 2)
+    )
+    assert sorted(ids([one])) == sorted(ids([other]))
+    assert ids([one]) != ids([other])
 
 
 def test_sources_of_equal_length_have_their_own_orders():
@@ -223,6 +233,15 @@ def test_damaged_examples_become_filler_and_are_named_once(caplog):
     batches(20, [source], batch_size=8)
     named = Counter(record.getMessage().split()[1] for record in caplog.records)
     assert set(named.values()) == {1}
+
+
+def test_every_good_example_fills_in_for_damaged_ones():
+    """Batch norm would take one that did so alone for most of the data."""
+    words = [{"id": w, "image": encode(draw_word(w)), "text": w} for w in ("a", "bad")]
+    damaged = [ValueError("torn")] * 6
+    (batch,) = batches(1, [ListSource(words + damaged)], batch_size=8, augment=0.0)
+    times = Counter(image.tobytes() for image in batch["image"])
+    assert len(times) == 2 and min(times.values()) >= 3
 
 
 @pytest.mark.parametrize(

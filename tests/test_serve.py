@@ -4,6 +4,7 @@ import base64
 import json
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
 import cv2
@@ -14,7 +15,16 @@ from exported import needs, some_rows, some_weights
 
 needs("starlette", "uvicorn", "httpx", "python_multipart", "prometheus_client")
 
-from served import PNG, POISON, FakeReader, png, read, running, texts  # noqa: E402
+from served import (  # noqa: E402
+    PNG,
+    POISON,
+    FakeReader,
+    png,
+    read,
+    running,
+    texts,
+    wait_for,
+)
 
 from robustscanner_jax.serving import openapi  # noqa: E402
 from robustscanner_jax.serving.limits import Limits  # noqa: E402
@@ -96,6 +106,14 @@ def test_an_image_that_breaks_the_network_fails_alone(service):
     assert bad == {"error": "the network failed on this image"}
 
 
+@pytest.mark.parametrize("others", [[], [b"junk"]])
+def test_the_service_is_to_blame_where_nothing_is_read_as_the_network_fails(
+    client, others
+):
+    form = [("image", data) for data in (png(POISON), *others)]
+    assert client.post("/read", files=form).status_code == 500
+
+
 def test_pages_and_probes_answer(client):
     assert client.get("/livez").text == "alive\n"
     assert client.get("/readyz").text == "ready\n"
@@ -163,6 +181,9 @@ def test_metrics_count_requests_images_and_batches(client):
     before = values(client, *names)
     client.post("/read", files=[("image", png(10)), ("image", b"junk")])
     assert values(client, *names) == [one + 1 for one in before]
+    before = values(client, "request_seconds_count")
+    read(client, png(10))
+    assert values(client, "request_seconds_count") == [before[0] + 1]
     assert values(client, "queue_images", "queue_capacity_images") == [0, 256]
 
 
@@ -244,6 +265,31 @@ def test_unsure_crops_are_read_closer_where_the_service_was_told_so():
             assert values(client, "batch_images_sum") == [rows]
             shown = client.post("/explain", content=image, headers=PNG)
             assert shown.json()["text"] == text
+
+
+def test_what_explains_is_warmed_up_as_well():
+    class Counting(Explaining):
+        explained = 0
+
+        def explain_row(self, row):
+            self.explained += 1
+            return super().explain_row(row)
+
+    reader = Counting()
+    with running(reader):
+        assert reader.explained == 1
+
+
+def test_the_service_answers_others_while_it_explains():
+    reader = Explaining()
+    with running(reader) as (client, _), ThreadPoolExecutor(1) as pool:
+        reader.gate.clear()
+        shown = pool.submit(client.post, "/explain", content=png(10), headers=PNG)
+        wait_for(lambda: values(client, "queue_images") == [1])
+        time.sleep(0.05)
+        assert client.get("/livez", timeout=5).text == "alive\n"
+        reader.gate.set()
+        assert shown.result().json()["text"] == "a"
 
 
 def test_images_that_are_explained_are_counted_as_well():

@@ -179,6 +179,37 @@ def test_the_rest_of_a_refused_body_is_read_up_to_a_limited_length(monkeypatch):
             assert raw.recv(1) == b""
 
 
+def test_a_full_queue_refuses_a_body_before_it_comes():
+    reader = FakeReader()
+    with running(reader, queue_images=1, images=1) as (client, service):
+        reader.gate.clear()
+        (waiting,) = together(client, 1)
+        wait_for(lambda: service.batcher._admitted == 1)
+        with socket.create_connection(address(client)) as raw:
+            answer = refused(raw, b"Content-Length: 1000")
+            assert answer.startswith(b"HTTP/1.1 503")
+            assert b"1 of 1 images are waiting" in answer
+        reader.gate.set()
+        assert texts(waiting.result()) == ["a"]
+
+
+def test_half_a_body_is_not_read_where_the_client_went_away():
+    with running(FakeReader()) as (client, _):
+        with socket.create_connection(address(client)) as raw:
+            raw.sendall(HEADERS + b"Content-Length: 100\r\n\r\nhalf")
+        counted = 'robustscanner_requests_total{status="400"} 1.0'
+        wait_for(lambda: counted in client.get("/metrics").text)
+        assert 'images_total{result="unreadable"}' not in client.get("/metrics").text
+
+
+def test_who_leaves_after_a_refusal_leaves_no_traceback(caplog):
+    with running(FakeReader(), token="t") as (client, _):
+        with socket.create_connection(address(client)) as raw:
+            refused(raw, b"Content-Length: 1000")
+        assert texts(read(client, png(10), Authorization="Bearer t")) == ["a"]
+    assert "Traceback" not in caplog.text
+
+
 def test_a_client_that_asks_first_is_not_told_to_send_a_refused_body(monkeypatch):
     monkeypatch.setattr(requests, "REST_SECONDS", 0.1)
     with running(FakeReader(), token="t") as (client, _):

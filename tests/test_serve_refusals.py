@@ -24,6 +24,7 @@ from served import (  # noqa: E402
     wait_for,
 )
 
+from robustscanner_jax.serving import decoding  # noqa: E402
 from robustscanner_jax.serving import service as service_module  # noqa: E402
 from robustscanner_jax.serving.decoding import (  # noqa: E402
     Rule,
@@ -77,6 +78,62 @@ def test_too_many_images_are_refused(client):
     encoded = [base64.b64encode(png(10)).decode()] * 5
     response = client.post("/read", json={"images": encoded})
     assert response.json() == {"error": "5 images, expected at most 4 a request"}
+
+
+def test_as_many_images_as_allowed_are_read(client):
+    images = [png(value) for value in (10, 20, 30, 40)]
+    form = [("image", data) for data in images]
+    encoded = [base64.b64encode(data).decode() for data in images]
+    for answer in (
+        client.post("/read", files=form),
+        client.post("/read", json={"images": encoded}),
+    ):
+        assert texts(answer) == ["a", "b", "c", "d"]
+
+
+def test_the_type_of_a_body_is_read_in_any_case(client):
+    assert texts(read(client, png(10), **{"Content-Type": "IMAGE/PNG"})) == ["a"]
+
+
+@pytest.mark.parametrize("left_out", [1, 2, 3, 40])
+def test_a_form_that_is_cut_short_is_refused(client, left_out):
+    body = b'--x\r\nContent-Disposition: form-data; name="a"; filename="a"\r\n\r\n'
+    body += png(10) + b"\r\n--x--"
+    headers = {"Content-Type": "multipart/form-data; boundary=x"}
+    assert texts(client.post("/read", content=body, headers=headers)) == ["a"]
+    answer = client.post("/read", content=body[:-left_out], headers=headers)
+    assert answer.status_code == 400
+    assert answer.json() == {"error": "the form is cut short"}
+
+
+def test_a_part_of_a_form_without_headers_is_no_file(client):
+    part = b'--x\r\nContent-Disposition: form-data; name="a"; filename="a"\r\n\r\n'
+    body = part + png(10) + b"\r\n--x\r\n\r\nrest\r\n--x--"
+    headers = {"Content-Type": "multipart/form-data; boundary=x"}
+    answer = client.post("/read", content=body, headers=headers)
+    assert answer.status_code == 400
+    assert "expected files and regions" in answer.json()["error"]
+
+
+def test_every_region_of_an_unreadable_page_says_why(client):
+    regions = ("regions", (None, json.dumps([[0, 0, 9, 9]] * 3)))
+    answer = client.post("/read", files=[("image", b"junk"), regions])
+    assert answer.status_code == 422
+    assert answer.json()["readings"] == [{"error": "not an image (4 bytes)"}] * 3
+
+
+def test_a_bug_of_a_decoder_costs_one_image_and_is_logged(client, monkeypatch, caplog):
+    def decode(data, *, max_pixels):
+        if data == b"odd":
+            raise RuntimeError("a bug")
+        return decode_image(data, max_pixels=max_pixels)
+
+    decode_image = decoding.decode_image
+    monkeypatch.setattr(decoding, "decode_image", decode)
+    form = [("image", png(10)), ("image", b"odd")]
+    good, bad = client.post("/read", files=form).json()["readings"]
+    assert good["text"] == "a" and bad == {"error": "the image cannot be decoded"}
+    assert "a bug" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -288,6 +345,51 @@ def test_bodies_take_no_more_memory_than_allowed():
 def test_limits_that_cannot_work_are_refused(limits, message):
     with pytest.raises(ValueError, match=message):
         Limits(**limits)
+
+
+def test_a_refused_request_leaves_its_place_and_its_memory_to_the_next():
+    good = png(10)
+    limits = {"connections": 1, "memory_bytes": len(good), "body_bytes": len(good)}
+    with running(FakeReader(), **limits) as (client, _):
+        for body, kind, status in (
+            (b"x", "text/plain", 415),
+            (good + b"x", "image/png", 413),
+            (b"junk", "image/png", 422),
+        ):
+            refused = read(client, body, **{"Content-Type": kind})
+            assert refused.status_code == status
+            assert texts(read(client, good)) == ["a"]
+
+
+def in_pieces(data: bytes):
+    """Yields a body whose length the client does not say."""
+    yield data[:9]
+    yield data[9:]
+
+
+@pytest.mark.parametrize("as_sent", [bytes, in_pieces])
+def test_a_body_exactly_as_long_as_allowed_is_read(as_sent):
+    data = png(10)
+    limits = {"memory_bytes": len(data), "body_bytes": len(data)}
+    with running(FakeReader(), **limits) as (client, _):
+        assert texts(read(client, as_sent(data))) == ["a"]
+        longer = read(client, as_sent(data + b"x"))
+        assert longer.status_code == 413
+
+
+def test_a_body_without_a_length_holds_the_memory_of_the_longest():
+    reader, data = FakeReader(), png(10)
+    limits = {"memory_bytes": 10 * len(data), "body_bytes": 6 * len(data)}
+    with running(reader, **limits) as (client, service):
+        reader.gate.clear()
+        with ThreadPoolExecutor(1) as pool:
+            waiting = pool.submit(read, client, in_pieces(data))
+            wait_for(lambda: service.batcher._admitted == 1)
+            response = read(client, in_pieces(data))
+            reader.gate.set()
+            assert response.status_code == 503
+            assert "too many bodies" in response.json()["error"]
+            assert texts(waiting.result()) == ["a"]
 
 
 def test_an_address_in_use_gives_one_sentence():

@@ -242,6 +242,27 @@ def test_filler_rows_count_in_no_sum():
     assert int(metrics["correct"]) == int(hits.sum())
 
 
+def test_the_gradient_is_that_of_the_mean_over_the_tokens_that_count():
+    """Seen in Adam's first moment: its first update hides the scale."""
+    batch = batch_of(fillers=(2, 5, 7))
+    state, metrics = step(fresh(), batch)
+    variables = {"params": fresh().params, "batch_stats": fresh().batch_stats}
+    image = normalise(batch["image"], mean=RULE.mean, scale=RULE.scale)
+    inputs, targets = batch["tokens"][:, :-1], batch["tokens"][:, 1:]
+    logits, _ = apply(MODEL, variables, image, batch["width"], inputs, train=True)
+    errors = jax.nn.softmax(logits) - jax.nn.one_hot(targets, MODEL.num_classes)
+    counted = targets != CHARSET.pad_id
+    expected = errors[counted].sum(0) / counted.sum()
+    clipped = jnp.minimum(1, 5.0 / metrics["grad_norm"])
+    (moment,) = [
+        leaf
+        for path, leaf in jax.tree.leaves_with_path(state.opt_state)
+        if jax.tree_util.keystr(path).endswith(".mu['classifier']['bias']")
+    ]
+    np.testing.assert_allclose(moment, 0.1 * clipped * expected, atol=1e-6)
+    assert float(jnp.abs(moment).max()) > 1e-4
+
+
 def test_a_batch_of_filler_alone_changes_nothing_and_is_counted():
     """Not even with momentum, nor what batch norm knows of the data."""
     before, _ = step(fresh(), batch_of())

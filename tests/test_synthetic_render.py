@@ -85,6 +85,16 @@ def test_fonts_without_lower_case_have_labels_in_capitals():
     assert all(text.isupper() for text in texts)
 
 
+def test_a_plain_word_of_a_font_without_lower_case_is_labelled_in_capitals():
+    chosen = get_settings("easy")
+    chosen.fonts.families = ("Bebas Neue", "Cinzel", "Luckiest Guy")
+    try:
+        tools = render.load_tools(chosen.to_json(sort_keys=True))
+    except FileNotFoundError as error:
+        pytest.skip(str(error))
+    assert render.draw_plain(Dice(1, 0), "Word", tools)[1] == "WORD"
+
+
 def test_randtext_pictures_show_no_word():
     renderer = WordRenderer(get_settings("randtext"), seed=1)
     known = render.load_tools(
@@ -140,7 +150,14 @@ def test_accepted_pictures_keep_their_text_visible(renderer):
     tools = render.load_tools(chosen.to_json(sort_keys=True))
     drawn = [render.draw_picture(Dice(1, i), "Word", tools, options) for i in range(10)]
     assert sum(picture is not None for picture in drawn) >= 5
-    options.visibility.degraded_contrast = 300.0  # nothing reaches that
+
+
+@pytest.mark.parametrize("limit", ["contrast", "degraded_contrast", "part_share"])
+def test_each_limit_of_visibility_is_kept(limit):
+    chosen = get_settings("full")
+    options = plain(chosen)
+    tools = render.load_tools(chosen.to_json(sort_keys=True))
+    setattr(options.visibility, limit, 300.0)  # nothing reaches that
     for index in range(10):
         assert render.draw_picture(Dice(1, index), "Word", tools, options) is None
 

@@ -265,7 +265,60 @@ def test_text_covers_its_ground_in_its_colour():
     assert planes[:, 10, 5].max() == 0
 
 
-@pytest.mark.parametrize(("difference", "visible"), [(60, True), (8, False)])
+def painted(seed, layers, style, *, text=250, ground=100):
+    """Returns the planes of a grey ground with a text of one colour on it."""
+    shares = ("textured_share", "gradient_share", "worn_share", "faint_share")
+    planes = np.full((3, *layers.shape[:2]), ground, np.float32)
+    compose.draw_foreground(
+        Dice(17, seed),
+        planes,
+        layers,
+        style,
+        text_colour=np.full(3, text, np.float32),
+        ground_colour=np.full(3, ground, np.float32),
+        fields=shared_fields(),
+        settings=with_options("fill", **dict.fromkeys(shares, 0.0)),
+    )
+    return planes
+
+
+def half_a_letter(layer):
+    """Returns layers of a letter on the left half, over another layer everywhere."""
+    mask = np.zeros((8, 8), np.uint8)
+    mask[:, :4] = 255
+    return cv2.merge([mask, np.full_like(mask, layer)])
+
+
+@given(seeds)
+def test_a_hollow_letter_has_its_outline_in_the_colour_of_the_text(seed):
+    planes = painted(seed, half_a_letter(255), "hollow")
+    np.testing.assert_allclose(planes[:, :, 4:], 250, atol=1e-3)
+    assert (planes[:, :, :4] <= 100 + 0.25 * 150 + 1e-3).all()
+
+
+@pytest.mark.parametrize("style", ["border", "glow", "shadow", "extrude"])
+def test_the_layer_of_a_style_shows_beside_the_letters_alone(style):
+    for seed in range(20):
+        planes = painted(seed, half_a_letter(255), style)
+        np.testing.assert_allclose(planes[:, :, :4], 250, atol=1e-3)
+        assert np.abs(planes[:, :, 4:] - 100).max() > 1
+
+
+@given(seeds)
+def test_a_shadow_darkens_the_ground_whatever_the_colour_of_the_text(seed):
+    planes = painted(seed, half_a_letter(255), "shadow", text=250, ground=100)
+    assert (planes[:, :, 4:] < 100).all()
+
+
+@given(seeds)
+def test_an_embossed_text_leaves_the_ground_where_there_is_no_relief(seed):
+    planes = painted(seed, half_a_letter(128), "emboss")
+    np.testing.assert_allclose(planes[:, :, 4:], 100, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("difference", "visible"), [(60, True), (-60, True), (8, False), (-8, False)]
+)
 def test_text_is_visible_by_its_contrast(difference, visible):
     mask = cv2.copyMakeBorder(bar_text(), 8, 8, 8, 8, cv2.BORDER_CONSTANT)
     regions = visibility.find_regions(mask)
@@ -285,6 +338,24 @@ def test_text_drowns_in_clutter_and_in_blur():
     assert not visibility.is_visible(picture + noise, regions, **limits)
     blurred = cv2.GaussianBlur(picture, (0, 0), 9)
     assert not visibility.is_visible(blurred, regions, **limits)
+
+
+def test_clutter_is_what_surrounds_the_letters_and_not_what_fills_them():
+    mask = cv2.copyMakeBorder(bar_text(), 8, 8, 8, 8, cv2.BORDER_CONSTANT)
+    regions = visibility.find_regions(mask)
+    noise = np.random.default_rng(0).normal(0, 70, mask.shape)
+    for noisy, visible in ((mask > 0, True), (mask == 0, False)):
+        picture = np.where(mask > 0, 160, 120) + noise * noisy
+        grey = picture.astype(np.float32)
+        found = visibility.is_visible(grey, regions, contrast=16, clutter=0.6)
+        assert found == visible
+
+
+def test_a_third_without_letters_counts_as_visible():
+    mask = np.zeros((30, 90), np.uint8)
+    mask[8:22, 10:30] = 255  # what surrounds it reaches into the middle third
+    regions = visibility.find_regions(mask)
+    assert visibility.is_visible_throughout(mask, regions, contrast=16, clutter=0.1)
 
 
 def test_glare_over_one_third_makes_the_text_invisible_there():

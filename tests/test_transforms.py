@@ -9,7 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from training import RULE, draw_word, encode
 
+from robustscanner_jax.charset import Charset
 from robustscanner_jax.data import transforms
+from robustscanner_jax.data.augment import DISTORTION_NAMES, augment
 from robustscanner_jax.data.transforms import (
     MAX_REPORTED,
     Prepare,
@@ -117,6 +119,30 @@ def test_a_record_that_comes_again_is_named_once(caplog):
         prepared(id="empty/1", text="")
     names = [record.getMessage().split()[1] for record in caplog.records]
     assert names == ["empty/0", "empty/1"]
+
+
+def test_a_label_of_spaces_alone_is_empty_though_the_charset_has_one():
+    spaced = Prepare(Charset.of(" ab"), RULE, MAX_LEN)
+    for text in (" ", "  "):
+        (row,) = prepared(spaced, text=text)
+        assert row["problem"] == Problem.EMPTY_LABEL and row["weight"] == 0
+    (row,) = prepared(spaced, text=" a b")
+    assert row["problem"] == Problem.NONE
+
+
+def test_what_the_augmentation_is_to_leave_out_never_happens():
+    prepare = Prepare(CHARSET, RULE, MAX_LEN, 1.0, augment_without=DISTORTION_NAMES)
+    (plain,) = prepared()
+    for seed in range(20):
+        (row,) = prepared(prepare, seed)
+        np.testing.assert_array_equal(row["image"], plain["image"])
+
+
+@given(st.integers(0, 1000), st.floats(0.1, 1.0))
+def test_a_row_is_distorted_as_strongly_as_was_asked_for(seed, strength):
+    (row,) = prepared(Prepare(CHARSET, RULE, MAX_LEN, strength), seed)
+    pixels = augment(np.random.default_rng(seed), draw_word("face"), strength)
+    np.testing.assert_array_equal(row["image"], resize_and_pad(pixels, RULE)[0])
 
 
 def test_the_log_names_the_characters_that_are_unknown(caplog):

@@ -133,7 +133,7 @@ def unread(views: Sequence[View], readings: Mapping[int, Any]) -> list[int]:
     missing = [i for i in whole if i not in readings]
     if missing:
         return missing
-    surest = max(whole, key=lambda i: _mean_confidence(readings[i]))
+    surest = _surest_whole(views, readings)
     if _probability(readings[surest], failed=1.0) >= UNSURE:  # it would fail again
         return []
     return [i for i in _closer(views, surest) if i not in readings]
@@ -148,14 +148,19 @@ def counting(views: Sequence[View], readings: Mapping[int, Any]) -> int:
     Args:
       views, readings: as for `unread`, which says that nothing is missing.
     """
-    whole = [i for i, view in enumerate(views) if not view.closer]
-    surest = max(whole, key=lambda i: _mean_confidence(readings[i]))
+    surest = _surest_whole(views, readings)
     closer = [i for i in _closer(views, surest) if i in readings]
     if not closer:
         return surest
     best = max(closer, key=lambda i: _probability(readings[i]))
     enough = FAR_SURER * _probability(readings[surest])
     return best if _probability(readings[best]) > enough else surest
+
+
+def _surest_whole(views: Sequence[View], readings: Mapping[int, Any]) -> int:
+    """Returns the place of the surest view of the whole crop: the angle that counts."""
+    whole = (i for i, view in enumerate(views) if not view.closer)
+    return max(whole, key=lambda i: _mean_confidence(readings[i]))
 
 
 def _closer(views: Sequence[View], place: int) -> list[int]:

@@ -11,7 +11,7 @@ import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Generic, NamedTuple, TypeVar, overload
+from typing import Any, NamedTuple, overload
 
 import numpy as np
 
@@ -24,9 +24,8 @@ from robustscanner_jax.image_like import (
     to_bgr,
 )
 from robustscanner_jax.preprocessing import Preprocessing, Row
-from robustscanner_jax.views import View, Views, counting, unread
-
-T = TypeVar("T")
+from robustscanner_jax.rounds import Rounds
+from robustscanner_jax.views import View, Views
 
 # Threads that decode files while the network reads the batch before.
 DECODERS = 2
@@ -72,44 +71,6 @@ def check_batch_size(batch_size: int) -> None:
         raise ValueError(
             f"batch_size: expected a whole number of at least 1, got {batch_size!r}"
         )
-
-
-class Rounds(Generic[T]):
-    """Crops that are read in rounds: what is read next depends on what was.
-
-    While `rows` are left, read them and `add` their readings.
-
-    Args:
-      crops: the views of each, as `Views.of` gives them.
-    """
-
-    def __init__(self, crops: Sequence[Sequence[View]]):
-        self._crops = crops
-        self._readings: list[dict[int, T]] = [{} for _ in crops]
-        self._next = self._unread()
-
-    def _unread(self) -> list[tuple[int, int]]:
-        return [
-            (crop, view)
-            for crop, views in enumerate(self._crops)
-            for view in unread(views, self._readings[crop])
-        ]
-
-    def rows(self) -> list[Row]:
-        """Returns what to read in this round; empty once all is read that counts."""
-        return [self._crops[crop][view].row for crop, view in self._next]
-
-    def add(self, readings: Iterable[T]) -> None:
-        """Takes the reading of each of `rows`, or an exception in its place."""
-        for (crop, view), reading in zip(self._next, readings, strict=True):
-            self._readings[crop][view] = reading
-        self._next = self._unread()
-
-    def surest(self) -> list[tuple[T, View]]:
-        """Returns for each crop the reading that counts, and the view it is of."""
-        won = map(counting, self._crops, self._readings)
-        found = zip(won, self._readings, self._crops, strict=True)
-        return [(readings[i], views[i]) for i, readings, views in found]
 
 
 class Reader(abc.ABC):

@@ -14,7 +14,8 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
-from robustscanner_jax.reading import Reader, Reading, Rounds
+from robustscanner_jax.reading import Reader, Reading
+from robustscanner_jax.rounds import Rounds
 from robustscanner_jax.serving import openapi, page
 from robustscanner_jax.serving.access import check_token, clean_token
 from robustscanner_jax.serving.batching import Batcher, QueueFull

@@ -119,8 +119,8 @@ def notes(
     if any(score.closer is not None for score in scores):
         lines.append(
             f"closer: crops read with a probability below {UNSURE}, read again without "
-            "their edges; won: of these, where such a reading is so much surer that it "
-            "counts"
+            "their edges (--look_closer); won: of these, where such a reading counts, "
+            "being far surer"
         )
     published = _published_columns(scores, protocol)
     if published:
@@ -128,7 +128,9 @@ def notes(
             "columns with a *: published accuracy in percent, not measured here"
         )
     lines += [f"{row.name}*: {row.note}" for row in published]
-    lines += [_fact(k, v) for k, v in extra.items() if v is not None and v is not False]
+    # The note on the columns says it already.
+    facts = {key: value for key, value in extra.items() if key != "look_closer"}
+    lines += [_fact(key, value) for key, value in facts.items() if value is not None]
     return lines
 
 
@@ -139,8 +141,6 @@ def _fact(key: str, value: Any) -> str:
             return f"{_three_digits(value)} images a second"
         case "rotate_tall":
             return f"tall: over {value:g} times as tall as wide (--rotate_tall)"
-        case "look_closer":
-            return "looked closer where a crop was not read surely (--look_closer)"
         case "step":
             return f"update {value}"
         case "allowlist":

@@ -10,8 +10,9 @@ python -m robustscanner_jax.main --mode=serve --port=8000
 
 The first line trains: that mode is the default. --config.KEY=VALUE overrides any key
 of configs/default.py, such as --config.train.steps=1000. A list that predict reads is a
-.txt or .tsv file, `path` or `path TAB label` a line, relative to the list's folder;
-or `path TAB JSON`, the words of a page as a text detector found them.
+.txt or .tsv file, `path` or `path TAB label` a line, all relative to one folder: the
+list's, the one above, or one within; or `path TAB JSON`, the words of a page as a text
+detector found them.
 """
 
 import difflib
@@ -23,6 +24,7 @@ import runpy
 import sys
 import traceback
 from pathlib import Path
+from typing import Any
 
 import jax
 from absl import app
@@ -149,6 +151,14 @@ def _shortened(record: logging.LogRecord) -> bool:
     return True
 
 
+def _show_error(kind: type[BaseException], error: BaseException, trace: Any) -> None:
+    """Leaves the trace of a Ctrl-C out; the process still ends by that signal."""
+    if issubclass(kind, KeyboardInterrupt) and not absl_logging.vlog_is_on(1):
+        print("interrupted", file=sys.stderr)
+    else:
+        sys.__excepthook__(kind, error, trace)
+
+
 def entry() -> None:
     """The installed command `robustscanner`."""
     # A file may have a name that is no UTF-8: it is printed as it is.
@@ -163,6 +173,7 @@ def entry() -> None:
     absl_logging.set_verbosity(absl_logging.WARNING)
     absl_logging.get_absl_logger().addFilter(_shortened)
     logs.show()
+    sys.excepthook = _show_error
     app.run(main, flags_parser=_parse)
 
 

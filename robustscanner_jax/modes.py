@@ -134,10 +134,12 @@ def _train(paths: list[str]) -> int:
 
 
 def _evaluate(paths: list[str]) -> int:
-    if paths or not flags.BENCHMARK.value:
+    if paths:
         raise app.UsageError(
-            "--mode=evaluate needs --benchmark=NAME:PATH, and no files"
+            f"--mode=evaluate takes no files but --benchmark=NAME:PATH, got {paths}"
         )
+    if not flags.BENCHMARK.value:
+        raise app.UsageError("--mode=evaluate needs --benchmark=NAME:PATH")
     named, views = evaluate.parse_benchmarks(flags.BENCHMARK.value), _views()
     benchmarks = [(name, open_named(source)) for name, source in named]
     output = _results_folder()

@@ -226,17 +226,18 @@ def _read_and_draw(
     drawn = set[str]()
     for target, image in zip(targets, open_images(targets), strict=True):
         try:
-            row = recognizer.row_of(image, views)
+            view = recognizer.view_of(image, views)
         except ImageError as error:
             yield error
             continue
-        reading, explanation = recognizer.explain_row(row)
+        reading, explanation = recognizer.explain_row(view.row)
         number = "" if target.number is None else f"-{target.number}"
         path = pictures / f"{_unused(target.path.stem + number, drawn)}.png"
-        pixels, width = row
+        pixels, width = view.row
         bgr = recognizer.preprocessing.channel_order == "BGR"
         rgb = pixels[..., ::-1] if bgr else pixels
-        draw_attention(rgb, width, reading, *map(np.asarray, explanation), path=path)
+        maps = map(np.asarray, explanation)
+        draw_attention(rgb, width, reading, *maps, path=path, note=view.description)
         yield reading
 
 

@@ -17,7 +17,7 @@ from robustscanner_jax.models.robustscanner import Explanation, RobustScanner
 from robustscanner_jax.open_weights import open_weights
 from robustscanner_jax.preprocessing import Preprocessing, Row
 from robustscanner_jax.reading import Reader, Reading, check_batch_size
-from robustscanner_jax.views import Views
+from robustscanner_jax.views import View, Views
 from robustscanner_jax.weights import Weights
 
 
@@ -145,10 +145,10 @@ class Recognizer(Reader):
           ValueError: `rotate_tall` is below 1.
         """
         views = Views(rotate_tall=rotate_tall, look_closer=look_closer)
-        return self.explain_row(self.row_of(image, views))
+        return self.explain_row(self.view_of(image, views).row)
 
-    def row_of(self, image: ImageLike, views: Views) -> Row:
-        """Returns the row of an image whose reading counts, of the views there are.
+    def view_of(self, image: ImageLike, views: Views) -> View:
+        """Returns the view of an image whose reading counts.
 
         Raises:
           ImageError: the image cannot be read.
@@ -158,9 +158,9 @@ class Recognizer(Reader):
         if isinstance(found, ImageError):
             raise found
         if len(found) == 1:
-            return found[0].row
+            return found[0]
         ((_, counted),) = self.read_crops([found])
-        return counted.row
+        return counted
 
     def explain_row(self, row: Row) -> tuple[Reading, Explanation]:
         """Reads one row of `resize_and_pad` and shows where the network looked.

@@ -77,6 +77,8 @@ def draw_attention(
     position_attention: Float[np.ndarray, "t h2 w2"],
     position_share: Float[np.ndarray, "t"],
     path: Path,
+    *,
+    note: str = "",
 ) -> None:
     """Writes a PNG of where both branches looked for each character.
 
@@ -89,6 +91,7 @@ def draw_attention(
       hybrid_attention, position_attention: weights over the cells of the map.
       position_share: of the fused features, in [0, 1]; the rest is context.
       path: of the picture.
+      note: stands behind the confidence.
     """
     steps = len(position_share)
     height, row_width = image.shape[:2]
@@ -123,7 +126,8 @@ def draw_attention(
         )
     axes[0, 0].set_title("context branch", fontsize=9)
     axes[0, 1].set_title("position branch, and its share", fontsize=9)
-    title = f"{reading.text or 'nothing read'} ({reading.confidence:.0%})"
+    sure = ", ".join(filter(None, [f"{reading.confidence:.0%}", note]))
+    title = f"{reading.text or 'nothing read'} ({sure})"
     figure.suptitle(_plain(title), fontsize=13, y=1 - 0.08 / inches, va="top")
     figure.tight_layout(pad=0.5)
     figure.savefig(path)

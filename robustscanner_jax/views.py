@@ -49,6 +49,12 @@ class View(NamedTuple):
     angle: int = 0
     closer: bool = False
 
+    @property
+    def description(self) -> str:
+        """What is special of the view, for people; empty for the crop as it is."""
+        turned = [f"turned by {self.angle}°"] if self.angle else []
+        return ", ".join(turned + ["closer"] * self.closer)
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Views:
@@ -59,7 +65,7 @@ class Views:
       look_closer: whether crops that are not read surely are looked at closer.
 
     Raises:
-      ValueError: `rotate_tall` is below 1.
+      ValueError: `rotate_tall` is below 1, or `look_closer` neither true nor false.
     """
 
     rotate_tall: float | None = None
@@ -71,6 +77,10 @@ class Views:
             raise ValueError(
                 "rotate_tall: expected at least 1 (crops taller than wide are turned), "
                 f"got {ratio}"
+            )
+        if not isinstance(self.look_closer, bool):
+            raise ValueError(
+                f"look_closer: expected True or False, got {self.look_closer!r}"
             )
 
     def of(self, image: UInt8[np.ndarray, "h w 3"], rule: Preprocessing) -> list[View]:

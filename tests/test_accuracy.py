@@ -148,7 +148,7 @@ def test_a_table_counts_only_the_views_that_were_asked_for():
     assert cells(table.splitlines()[0])[5:7] == ["closer", "closer won"]
     assert cells(table.splitlines()[2])[5:7] == ["9", "4"]
     assert "probability below 0.9, read again without their edges" in table
-    assert "(--look_closer)" in table
+    assert table.count("--look_closer") == 1
     both = dataclasses.replace(closer, turned=2, turned_won=1)
     header, _, row = render_terminal([both], "36").splitlines()[:3]
     names = ["turned", "turned won", "closer", "closer won"]

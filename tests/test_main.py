@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -82,7 +83,7 @@ def images(tmp_path_factory):
         (
             {"mode": "evaluate", "benchmark": ["a:b"]},
             ["a.png"],
-            "needs --benchmark=NAME:PATH, and no files",
+            r"takes no files but --benchmark=NAME:PATH, got \['a.png'\]",
         ),
         ({"mode": "predict"}, [], "needs image files, folders or lists"),
         (
@@ -519,6 +520,22 @@ def test_a_wrong_command_line_is_told_without_a_traceback(arguments, message):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(("verbosity", "traced"), [(0, False), (1, True)])
+def test_a_stop_by_ctrl_c_is_one_word(verbosity, traced):
+    interrupted = (
+        "import sys; from robustscanner_jax import main, modes\n"
+        "def run(*_): raise KeyboardInterrupt\n"
+        "modes.run = run\n"
+        f"sys.argv = ['main', '--verbosity={verbosity}']; main.entry()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", interrupted], capture_output=True, text=True
+    )
+    assert done.returncode in (130, -signal.SIGINT)
+    assert ("Traceback" in done.stderr) == traced
+    assert traced or done.stderr == "interrupted\n"
+
+
 def test_a_file_name_that_is_no_unicode_is_printed_as_it_is(tmp_path):
     """With strict output as well: a terminal's is, other than that of a pipe."""
     folder = os.fsencode(tmp_path)

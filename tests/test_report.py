@@ -72,15 +72,14 @@ def attention(tmp_path):
     `stray` is the attention of the last column of eight.
     """
 
-    def draw(image, width, text, stray=0.0):
+    def draw(image, width, text, stray=0.0, note=""):
         steps, path = len(text) + 1, tmp_path / "attention.png"
         spread = np.random.default_rng(0).dirichlet(np.ones(16), steps)
         weights = spread.reshape(steps, 2, 8)
         weights[..., 7] = stray
         reading = Reading(text, 0.875, (0.9,) * len(text))
-        draw_attention(
-            image, width, reading, weights, weights, np.linspace(0, 1, steps), path
-        )
+        shares = np.linspace(0, 1, steps)
+        draw_attention(image, width, reading, weights, weights, shares, path, note=note)
         return cv2.imread(str(path))
 
     return draw
@@ -108,7 +107,8 @@ def test_the_text_and_its_confidence_stand_above_the_attention(attention, monkey
     )
     for text in ("a$b", ""):
         attention(noise_image(0, 16, 32), 32, text)
-    assert titles == [r"a\$b (88%)", "nothing read (88%)"]
+    attention(noise_image(0, 16, 32), 32, "a", note="closer")
+    assert titles == [r"a\$b (88%)", "nothing read (88%)", "a (88%, closer)"]
 
 
 @pytest.mark.parametrize("text", ["a", "a" * 25])

@@ -207,6 +207,25 @@ def test_a_ratio_that_would_turn_wide_crops_or_none_is_refused(ratio):
         reader().read([noise_image(0)], rotate_tall=ratio)
 
 
+@pytest.mark.parametrize("closer", ["yes", 0.5, 1, None])
+def test_looking_closer_is_true_or_false(closer):
+    with pytest.raises(ValueError, match="look_closer: expected True or False"):
+        reader().read([noise_image(0)], look_closer=closer)
+
+
+@pytest.mark.parametrize(
+    ("view", "expected"),
+    [
+        (View(BLANK), ""),
+        (View(BLANK, 270), "turned by 270°"),
+        (View(BLANK, closer=True), "closer"),
+        (View(BLANK, 90, closer=True), "turned by 90°, closer"),
+    ],
+)
+def test_a_view_says_what_is_special_of_it(view, expected):
+    assert view.description == expected
+
+
 def test_wide_crops_are_read_as_without_rotation():
     images = [noise_image(seed, width=24 + 8 * (seed % 4)) for seed in range(12)]
     assert reader().read(images, rotate_tall=1.0) == reader().read(images)

@@ -2,9 +2,9 @@
 
 Run: python -m data_prep.convert --from=auto --input=PATH --output=DIR
 
-`--from` is a format (see --help) or a published dataset of `data_prep.builders`. The
-report goes to stdout and into DIR/report.json. A run that was stopped goes on with the
-same command.
+`--from` is a format (its choices are listed under it) or a published dataset of
+`data_prep.builders`. The report goes to stdout and into DIR/report.json. A run that was
+stopped goes on with the same command.
 """
 
 import argparse

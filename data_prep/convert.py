@@ -2,9 +2,8 @@
 
 Run: python -m data_prep.convert --from=auto --input=PATH --output=DIR
 
-`--from` is a format (its choices are listed under it) or a published dataset of
-`data_prep.builders`. The report goes to stdout and into DIR/report.json. A run that was
-stopped goes on with the same command.
+The report goes to stdout and into DIR/report.json. A run that was stopped goes on with
+the same command.
 """
 
 import argparse
@@ -29,7 +28,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     known = (*FORMATS, *builders.NAMES)
     add = parser.add_argument
-    add("--from", dest="from_format", default="auto", choices=known, metavar="FORMAT")
+    add(
+        "--from",
+        dest="from_format",
+        default="auto",
+        choices=known,
+        metavar="FORMAT",
+        help=f"a format ({', '.join(FORMATS)}; auto, the default, tells by content) or "
+        f"a published dataset ({', '.join(builders.NAMES)})",
+    )
     add("--input", required=True, help="file or folder")
     add("--images", help="folder that the paths of a label file are relative to")
     add("--output", required=True, help="folder of the dataset")

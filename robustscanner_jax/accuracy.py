@@ -15,6 +15,7 @@ from typing import Any
 
 from robustscanner_jax.metrics import (
     SetScore,
+    columns_of_views,
     get_protocol,
     mean_over_sets,
     mean_over_words,
@@ -66,7 +67,7 @@ def row_name(score: SetScore) -> str:
 def _rows(scores: Sequence[SetScore], protocol: str) -> list[list[str]]:
     """Returns the table's cells, the header first."""
     published = _published_columns(scores, protocol)
-    views = list(dict.fromkeys(name for score in scores for name in score.of_views()))
+    views = columns_of_views(scores)
     header = ["set", "words", "skipped", "accuracy %", "95 % interval"]
     header += views
     header += ["1-NED %", "confidence %", "ECE %"]

@@ -163,14 +163,16 @@ def read_benchmark(
         [p.confidence for p in tally.predictions],
         protocol,
     )
+    counted: dict[str, int] = {}
+    if views.rotate_tall is not None:
+        counted |= {"turned": tally.turned, "turned_won": tally.turned_won}
+    if views.look_closer:
+        counted |= {"closer": tally.closer, "closer_won": tally.closer_won}
     return BenchmarkResult(
         score=dataclasses.replace(
             score,
             contextless=is_contextless(name) or is_contextless(source.name),
-            turned=tally.turned if views.rotate_tall is not None else None,
-            turned_won=tally.turned_won if views.rotate_tall is not None else None,
-            closer=tally.closer if views.look_closer else None,
-            closer_won=tally.closer_won if views.look_closer else None,
+            **counted,
         ),
         predictions=tally.predictions,
         sizes=tally.sizes,

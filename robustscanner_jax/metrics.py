@@ -293,6 +293,11 @@ def score_set(
     )
 
 
+def columns_of_views(scores: Iterable[SetScore]) -> list[str]:
+    """Returns the columns of `SetScore.of_views` that any of these has."""
+    return list(dict.fromkeys(name for score in scores for name in score.of_views()))
+
+
 def mean_over_sets(scores: Iterable[SetScore]) -> float:
     """Returns the unweighted mean accuracy: every set counts the same."""
     accuracies = [score.accuracy for score in scores]

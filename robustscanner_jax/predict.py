@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from robustscanner_jax.data.file_source import NAMES_TO_FIND_FOLDER, folder_near
+from robustscanner_jax.data.file_source import NAMES_TO_FIND_FOLDER, folders_near
 from robustscanner_jax.data.label_lines import BOM
 from robustscanner_jax.data.labels import is_list_of_pages
 from robustscanner_jax.image_like import ImageError, ImageLike, Region, to_bgr
@@ -59,11 +59,10 @@ def find_targets(paths: Iterable[str]) -> Iterator[Target]:
 def listed(path: Path) -> list[Target]:
     """Returns the images in a list of `path` or `path TAB label`, a line each.
 
-    Paths are relative to the folder near the list that holds the first of them to be
-    found (see `file_source.folder_near`), and may be no UTF-8; labels are ignored. In a
-    list of pages, `path TAB JSON` as text detectors write it (see
-    `regions.parse_regions`), a line gives the regions of its page, and none where it
-    lists none.
+    Paths are relative to that of the `file_source.folders_near` the list which holds
+    the first of them to be found, and may be no UTF-8; labels are ignored. In a list of
+    pages, `path TAB JSON` as text detectors write it (see `regions.parse_regions`), a
+    line gives the regions of its page, and none where it lists none.
 
     Raises:
       ValueError: the list cannot be read, or names nothing; or a line of a list of
@@ -79,8 +78,9 @@ def listed(path: Path) -> list[Target]:
     first = list(itertools.islice(filter(None, names), NAMES_TO_FIND_FOLDER))
     if not first:
         raise ValueError(f"list of images {path}: expected a path a line, got none")
-    near = (folder_near(str(path.parent), name) for name in first)
-    folder = Path(next(filter(None, near), path.parent))
+    near = ((f, name) for name in first for f in folders_near(str(path.parent)))
+    holding = (f for f, name in near if os.path.exists(os.path.join(f, name)))
+    folder = Path(next(holding, path.parent))
     targets = []
     for number, (name, (_, tab, label)) in enumerate(
         zip(names, fields, strict=True), 1

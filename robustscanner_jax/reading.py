@@ -138,7 +138,7 @@ class Reader(abc.ABC):
           ImageError: one of them cannot be read; a ValueError that names it. What
             `read_each` does with it costs nothing else.
           TypeError: one of them is no image of any kind.
-          ValueError: `rotate_tall` is below 1.
+          ValueError: `rotate_tall` or `look_closer` is not what `Views` takes.
         """
         readings: list[Reading] = []
         for found in self.read_each(
@@ -166,7 +166,7 @@ class Reader(abc.ABC):
 
         Raises:
           TypeError: one of them is no image of any kind.
-          ValueError: `rotate_tall` is below 1.
+          ValueError: `rotate_tall` or `look_closer` is not what `Views` takes.
         """
         views = Views(rotate_tall=rotate_tall, look_closer=look_closer)
         given: Any = [images] if is_image(images) else images

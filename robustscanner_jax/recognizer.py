@@ -142,7 +142,7 @@ class Recognizer(Reader):
         Raises:
           ImageError: the image cannot be read.
           TypeError: it is no image of any kind.
-          ValueError: `rotate_tall` is below 1.
+          ValueError: `rotate_tall` or `look_closer` is not what `Views` takes.
         """
         views = Views(rotate_tall=rotate_tall, look_closer=look_closer)
         return self.explain_row(self.view_of(image, views).row)

@@ -48,6 +48,14 @@ def test_images_are_found_beside_above_or_below_the_label_file(tmp_path):
             shutil.rmtree(folder)
 
 
+def test_a_folder_of_an_images_name_is_not_taken_for_the_image(tmp_path):
+    write_images(tmp_path, 1)
+    path = tmp_path / "sets" / "labels.tsv"
+    (path.parent / "img0.png").mkdir(parents=True)
+    path.write_text("img0.png\tx\n")
+    assert open_source(path)[0]["image"] == b"bytes of img0.png"
+
+
 def test_several_label_files_are_listed_and_a_readme_is_none(tmp_path):
     write_images(tmp_path, 1)
     (tmp_path / "README.txt").write_text("img0.png\tx\n")

@@ -155,28 +155,26 @@ def find_images(folder: str, first: str, images: str | None, *, where: str) -> s
 
     Raises `ValueError`, beginning with `where`, if no candidate holds that file.
     """
-    if images is not None:
-        found = images if os.path.exists(os.path.join(images, first)) else None
-    else:
-        found = folder_near(folder, first)
-    if found is not None:
-        return found
+    candidates = [images] if images is not None else folders_near(folder)
+    for candidate in candidates:
+        if os.path.isfile(os.path.join(candidate, first)):
+            return candidate
     near = f"{folder or os.curdir}, above it and one level below"
-    raise ValueError(f"{where}: image {first!r} not found in {images or near}")
+    looked = images if images is not None else near
+    raise ValueError(f"{where}: image {first!r} not found in {looked}")
 
 
-def folder_near(folder: str, path: str) -> str | None:
-    """Returns the folder that a path in a list is relative to; None: in none near.
+def folders_near(folder: str) -> Iterator[str]:
+    """Yields what a list's paths may be relative to: its folder, one above, any in it.
 
-    The list's own folder, or the one above it, or one within it.
+    The folder is listed, which may be long, only where the first two do not do.
     """
     folder = folder or os.curdir
+    yield folder
+    yield os.path.join(folder, os.pardir)
     with os.scandir(folder) as entries:
         inside = sorted(entry.path for entry in entries if entry.is_dir())
-    for candidate in (folder, os.path.join(folder, os.pardir), *inside):
-        if os.path.exists(os.path.join(candidate, path)):
-            return candidate
-    return None
+    yield from inside
 
 
 def open_image_folder(folder: str, name: str) -> FileSource:

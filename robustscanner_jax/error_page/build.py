@@ -12,7 +12,7 @@ from robustscanner_jax.error_page import breakdown, cards
 from robustscanner_jax.error_page.breakdown import Confusions, Group, Word
 from robustscanner_jax.error_page.cards import Explain
 from robustscanner_jax.html_page import page, visible
-from robustscanner_jax.metrics import SetScore
+from robustscanner_jax.metrics import SetScore, columns_of_views
 from robustscanner_jax.published import split_name
 from robustscanner_jax.word_stream import ReadWord
 
@@ -138,7 +138,7 @@ def _range(accuracy: float, low: float, high: float) -> str:
 
 
 def _overview(sets: Sequence[SetErrors]) -> str:
-    views = list(dict.fromkeys(v for entry in sets for v in entry.score.of_views()))
+    views = columns_of_views(entry.score for entry in sets)
     heads = ["set", "words", "misread", "unreadable", "right", "95 % interval", ""]
     heads += views
     rows = []

@@ -299,11 +299,10 @@ class Service:
             if isinstance(crop, str):
                 self.measures.count_images(read=0, unreadable=1)
                 return JSONResponse({"error": crop}, 422)
-            row = crop[0].row
+            view = crop[0]
             if len(crop) > 1:
                 ((_, view),) = await self._surest([crop])
-                row = view.row
-            reading, shown = await self.batcher.in_thread(lambda: explain(row))
+            reading, shown = await self.batcher.in_thread(lambda: explain(view.row))
             self.measures.count_images(read=1, unreadable=0)
             maps = {
                 name: np.asarray(getattr(shown, name), np.float64).round(4).tolist()

@@ -1,6 +1,8 @@
 """An element of a source becomes a row of a batch, whatever is wrong with it."""
 
 import logging
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -174,3 +176,28 @@ def test_pixels_need_no_decoding():
     pixels = draw_word("a")
     assert pixels_of({"image": pixels}) is pixels
     np.testing.assert_array_equal(pixels_of({"image": encode(pixels)}), pixels)
+
+
+def test_an_example_is_named_before_another_thread_goes_on_that_leaves_it_out(caplog):
+    begun, end = threading.Event(), threading.Event()
+
+    class Slow(logging.Handler):
+        def emit(self, record):
+            begun.set()
+            assert end.wait(10)
+
+    handler = Slow()
+    transforms.logger.addHandler(handler)
+    try:
+        with ThreadPoolExecutor(2) as pool:
+            naming = pool.submit(prepared, image=b"junk")
+            assert begun.wait(10)
+            other = pool.submit(prepared, image=b"junk")
+            with pytest.raises(TimeoutError):
+                other.result(timeout=0.1)
+            end.set()
+            assert len(naming.result(10)) == len(other.result(10)) == 1
+    finally:
+        end.set()
+        transforms.logger.removeHandler(handler)
+    assert caplog.text.count("record set/1 left out") == 1

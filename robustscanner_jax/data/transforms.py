@@ -4,6 +4,7 @@ import dataclasses
 import enum
 import functools
 import logging
+import threading
 from collections.abc import Mapping
 from typing import Any
 
@@ -118,6 +119,9 @@ class Prepare:
         }
 
 
+_reporting = threading.Lock()
+
+
 @functools.lru_cache(maxsize=len(Problem))
 def _reported(problem: Problem) -> list[str]:
     return []
@@ -125,11 +129,12 @@ def _reported(problem: Problem) -> list[str]:
 
 def _report(problem: Problem, name: str, reason: str) -> None:
     """Names the first examples with each problem; all are counted in the batches."""
-    names = _reported(problem)
-    if len(names) < MAX_REPORTED and name not in names:
-        names.append(name)
-        last = "; further ones are only counted" * (len(names) == MAX_REPORTED)
-        logger.warning("record %s left out: %s%s", name, reason, last)
+    with _reporting:  # an example of two batches may be read by two threads at once
+        names = _reported(problem)
+        if len(names) < MAX_REPORTED and name not in names:
+            names.append(name)
+            last = "; further ones are only counted" * (len(names) == MAX_REPORTED)
+            logger.warning("record %s left out: %s%s", name, reason, last)
 
 
 def pixels_of(element: Mapping[str, Any]) -> np.ndarray:

@@ -192,17 +192,8 @@ def _numbers(points: Any) -> Any:
 
 
 def reading_json(target: Target, reading: Reading) -> str:
-    """Returns path, text and confidences, rounded to six digits, as a line of JSON."""
-    sure_of = [round(confidence, 6) for confidence in reading.character_confidences]
-    return _json_line(
-        _place(target)
-        | {
-            "text": reading.text,
-            "confidence": round(reading.confidence, 6),
-            "characters": list(reading.characters),
-            "character_confidences": sure_of,
-        }
-    )
+    """Returns what was read where, as a line of JSON."""
+    return _json_line(_place(target) | reading.as_fields())
 
 
 def _json_line(values: dict[str, Any]) -> str:
@@ -230,7 +221,7 @@ def _read_and_draw(
         except ImageError as error:
             yield error
             continue
-        reading, explanation = recognizer.explain_row(view.row)
+        reading, explanation = recognizer.explain_view(view)
         number = "" if target.number is None else f"-{target.number}"
         path = pictures / f"{_unused(target.path.stem + number, drawn)}.png"
         pixels, width = view.row

@@ -41,16 +41,36 @@ class Reading:
       character_confidences: probability of each of `characters`, in [0, 1].
       characters: of which the text is made. `<UKN>` is one where the network says
         unknown. Where they are not given: each character of the text.
+      angle: by which the crop was turned for it, in degrees, anti-clockwise.
+      closer: whether it is of a closer view, without the crop's edges.
     """
 
     text: str
     confidence: float
     character_confidences: tuple[float, ...]
     characters: tuple[str, ...] = ()
+    angle: int = 0
+    closer: bool = False
 
     def __post_init__(self):
         if not self.characters:
             object.__setattr__(self, "characters", tuple(self.text))
+
+    def in_view(self, view: View) -> "Reading":
+        """Returns the same, as what was read in a view."""
+        return dataclasses.replace(self, angle=view.angle, closer=view.closer)
+
+    def as_fields(self) -> dict[str, Any]:
+        """Returns it for JSON, probabilities rounded to six digits."""
+        sure_of = [round(confidence, 6) for confidence in self.character_confidences]
+        return {
+            "text": self.text,
+            "confidence": round(self.confidence, 6),
+            "characters": list(self.characters),
+            "character_confidences": sure_of,
+            "angle": self.angle,
+            "closer": self.closer,
+        }
 
 
 class DecodedRows(NamedTuple):
@@ -249,7 +269,7 @@ class Reader(abc.ABC):
             for start in range(0, len(rows), self.batch_size):
                 readings += self.read_rows(rows[start : start + self.batch_size])
             rounds.add(readings)
-        return rounds.surest()
+        return [(reading.in_view(view), view) for reading, view in rounds.surest()]
 
     def read_rows(self, rows: Sequence[Row]) -> list[Reading]:
         """Reads what `resize_and_pad` returns; at most `batch_size` rows."""

@@ -15,7 +15,7 @@ from robustscanner_jax.image_like import ImageError, ImageLike
 from robustscanner_jax.models.normalise import normalise
 from robustscanner_jax.models.robustscanner import Explanation, RobustScanner
 from robustscanner_jax.open_weights import open_weights
-from robustscanner_jax.preprocessing import Preprocessing, Row
+from robustscanner_jax.preprocessing import Preprocessing
 from robustscanner_jax.reading import Reader, Reading, check_batch_size
 from robustscanner_jax.views import View, Views
 from robustscanner_jax.weights import Weights
@@ -145,7 +145,7 @@ class Recognizer(Reader):
           ValueError: `rotate_tall` or `look_closer` is not what `Views` takes.
         """
         views = Views(rotate_tall=rotate_tall, look_closer=look_closer)
-        return self.explain_row(self.view_of(image, views).row)
+        return self.explain_view(self.view_of(image, views))
 
     def view_of(self, image: ImageLike, views: Views) -> View:
         """Returns the view of an image whose reading counts.
@@ -162,12 +162,12 @@ class Recognizer(Reader):
         ((_, counted),) = self.read_crops([found])
         return counted
 
-    def explain_row(self, row: Row) -> tuple[Reading, Explanation]:
-        """Reads one row of `resize_and_pad` and shows where the network looked.
+    def explain_view(self, view: View) -> tuple[Reading, Explanation]:
+        """Reads one view of a crop and shows where the network looked.
 
         Returns what `explain` returns.
         """
-        pixels, width = row
+        pixels, width = view.row
         fixed = self.model, self.preprocessing, self._variables
         image, widths = jnp.asarray(pixels[None]), jnp.array([width], jnp.int32)
         decoded = _decode(*fixed, image, widths)
@@ -180,5 +180,5 @@ class Recognizer(Reader):
         end = self.charset.length(ids[0].tolist())
         if end < self.model.max_len:
             steps.append(end)
-        reading = self.to_readings(decoded, 1)[0]
+        reading = self.to_readings(decoded, 1)[0].in_view(view)
         return reading, jax.tree.map(lambda x: np.asarray(x)[0, steps], explanation)

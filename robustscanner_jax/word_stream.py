@@ -76,17 +76,18 @@ class _Crop:
         """Returns the word, once all is read that counts."""
         error, label = self.record.error, self.record.text
         won = counting(self.views, self.readings)
-        views = [self.views[i] for i in self.readings]
+        view = self.views[won]
+        read = [self.views[i] for i in self.readings]
         return ReadWord(
             number=self.number,
             id=self.record.id,
             label=label if error is None else label or LOST_LABEL,
-            reading=self.readings[won] if error is None else UNREADABLE,
+            reading=self.readings[won].in_view(view) if error is None else UNREADABLE,
             error=error,
             size=self.record.size,
-            view=self.views[won],
-            turned=any(view.angle for view in views),
-            looked_closer=any(view.closer for view in views),
+            view=view,
+            turned=any(one.angle for one in read),
+            looked_closer=any(one.closer for one in read),
         )
 
 

@@ -146,6 +146,8 @@ def test_a_line_of_json_says_what_the_reader_says(folder, capsys):
             "character_confidences": [
                 round(confidence, 6) for confidence in reading.character_confidences
             ],
+            "angle": 0,
+            "closer": False,
         }
         for path, reading in zip(paths, reader().read(paths), strict=True)
     ]

@@ -16,7 +16,7 @@ from robustscanner_jax.image_like import ImageError, to_bgr
 from robustscanner_jax.open_weights import SHIPPED, open_weights
 from robustscanner_jax.preprocessing import resize_and_pad
 from robustscanner_jax.recognizer import Recognizer
-from robustscanner_jax.views import Views
+from robustscanner_jax.views import View, Views
 from robustscanner_jax.weights import save_weights
 
 
@@ -207,8 +207,7 @@ def assert_same_explanation(found, expected):
 def test_an_image_is_explained_as_its_row_is(images, readings, tmp_path):
     path = tmp_path / "image.png"
     cv2.imwrite(str(path), images[0])
-    row = resize_and_pad(images[0], RULE)
-    expected = reader().explain_row(row)
+    expected = reader().explain_view(View(resize_and_pad(images[0], RULE)))
     assert_same([expected[0]], readings[:1])
     for image in (path, path.read_bytes(), images[0][..., ::-1]):
         assert_same_explanation(reader().explain(image), expected)
@@ -223,8 +222,10 @@ def test_an_image_is_explained_in_the_view_that_counts(look_closer):
         ((reading, view),) = reader().read_crops([views.of(to_bgr(tall), RULE)])
         found = reader().explain(tall, rotate_tall=1.0, look_closer=look_closer)
         assert_same([found[0]], [reading])
-        assert_same_explanation(found, reader().explain_row(view.row))
-        counted.add((view.angle, view.closer))
+        assert_same_explanation(found, reader().explain_view(view))
+        assert found[0] == reader().explain_view(view)[0]
+        assert (reading.angle, reading.closer) == (view.angle, view.closer)
+        counted.add((reading.angle, reading.closer))
     assert len({angle for angle, _ in counted}) > 1
     assert {closer for _, closer in counted} == {False, look_closer}
     with pytest.raises(ValueError, match="rotate_tall: expected at least 1"):
@@ -255,9 +256,9 @@ def test_the_steps_of_an_explanation_are_the_characters_and_the_end(images):
     whole = Recognizer(dataclasses.replace(weights, charset=swapped), dtype="float32")
     checked = 0
     for image in images:
-        row = resize_and_pad(image, RULE)
-        reading, explanation = plain.explain_row(row)
-        every, all_steps = whole.explain_row(row)
+        view = View(resize_and_pad(image, RULE))
+        reading, explanation = plain.explain_view(view)
+        every, all_steps = whole.explain_view(view)
         ended = len(explanation.position_share) - len(reading.characters)
         assert ended in (0, 1)
         assert len(reading.characters) == len(reading.character_confidences)

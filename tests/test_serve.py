@@ -19,6 +19,8 @@ from served import (  # noqa: E402
     PNG,
     POISON,
     FakeReader,
+    SureOfBright,
+    fields,
     png,
     read,
     running,
@@ -48,7 +50,10 @@ def test_one_image_gives_text_and_confidences(client):
     assert reading == {
         "text": "b",
         "confidence": 0.75,
+        "characters": ["b"],
         "character_confidences": [0.75],
+        "angle": 0,
+        "closer": False,
     }
     assert response.json()["milliseconds"] > 0
 
@@ -190,12 +195,12 @@ def test_metrics_count_requests_images_and_batches(client):
 class Explaining(FakeReader):
     """Breaks where an image is of grey value 20."""
 
-    def explain_row(self, row):
-        if row[0][0, 0, 0] == 20:
+    def explain_view(self, view):
+        if view.row[0][0, 0, 0] == 20:
             raise KeyError("a bug")
         names = ("hybrid_attention", "position_attention", "position_share")
         maps = SimpleNamespace(**{name: [[0.5]] for name in names})
-        return self.read_rows([row])[0], maps
+        return self.read_rows([view.row])[0].in_view(view), maps
 
 
 def test_a_failure_of_the_service_is_answered_in_json_logged_and_counted(
@@ -225,13 +230,8 @@ def test_one_image_is_explained_and_more_are_refused():
         assert client.post("/explain", files=of_region).json()["text"] == "a"
 
 
-class SureOfBright(Explaining):
-    """Is the surer the brighter the upper left pixel."""
-
-    def decode(self, image, width):
-        decoded = super().decode(image, width)
-        decoded.probabilities[:, 0] = image[:, 0, 0, 0] / 100
-        return decoded
+class SureOfBrightThatExplains(SureOfBright, Explaining):
+    """Both."""
 
 
 def test_tall_crops_are_read_turned_where_the_service_was_told_so():
@@ -239,15 +239,15 @@ def test_tall_crops_are_read_turned_where_the_service_was_told_so():
     tall[:, 10:] = 80  # what is on top once it is turned to the left
     files = [cv2.imencode(".png", pixels)[1].tobytes() for pixels in (wide, tall, wide)]
     form = [("image", data) for data in [*files, b"junk"]]
-    expected = {None: "a", 2.9: "h", 3.0: "a"}
-    for rotate_tall, text in expected.items():
-        with running(SureOfBright(), views=Views(rotate_tall=rotate_tall)) as (
-            client,
-            _,
-        ):
-            assert texts(client.post("/read", files=form)) == ["c", text, "c", None]
+    expected = {None: ("a", 0), 2.9: ("h", 90), 3.0: ("a", 0)}
+    for rotate_tall, (text, angle) in expected.items():
+        views = Views(rotate_tall=rotate_tall)
+        with running(SureOfBrightThatExplains(), views=views) as (client, _):
+            answer = client.post("/read", files=form)
+            assert texts(answer) == ["c", text, "c", None]
+            assert fields(answer, "angle") == [0, angle, 0, None]
             shown = client.post("/explain", content=files[1], headers=PNG)
-            assert shown.json()["text"] == text
+            assert (shown.json()["text"], shown.json()["angle"]) == (text, angle)
             assert values(client, READ) == [4]
 
 
@@ -258,22 +258,25 @@ def test_unsure_crops_are_read_closer_where_the_service_was_told_so():
     sure = cv2.imencode(".png", np.full((40, 80, 3), 95, np.uint8))[1].tobytes()
     form = [("image", data) for data in (image, sure, b"junk", image)]
     for views, text, rows in ((AS_IT_IS, "c", 3), (Views(look_closer=True), "g", 7)):
-        reader = SureOfBright()
+        reader = SureOfBrightThatExplains()
         with running(reader, views=views) as (client, _):
-            assert texts(client.post("/read", files=form)) == [text, "h", None, text]
+            answer = client.post("/read", files=form)
+            assert texts(answer) == [text, "h", None, text]
+            closer = views.look_closer
+            assert fields(answer, "closer") == [closer, False, None, closer]
             assert values(client, READ) == [3]
             assert values(client, "batch_images_sum") == [rows]
             shown = client.post("/explain", content=image, headers=PNG)
-            assert shown.json()["text"] == text
+            assert (shown.json()["text"], shown.json()["closer"]) == (text, closer)
 
 
 def test_what_explains_is_warmed_up_as_well():
     class Counting(Explaining):
         explained = 0
 
-        def explain_row(self, row):
+        def explain_view(self, view):
             self.explained += 1
-            return super().explain_row(row)
+            return super().explain_view(view)
 
     reader = Counting()
     with running(reader):

@@ -65,7 +65,10 @@ def test_an_export_is_served_without_jax_until_sigterm(tmp_path):
         assert set(answer.json()["readings"][0]) == {
             "text",
             "confidence",
+            "characters",
             "character_confidences",
+            "angle",
+            "closer",
         }
         process.send_signal(signal.SIGTERM)
         assert process.wait(20) == 0

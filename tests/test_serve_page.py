@@ -2,7 +2,6 @@
 
 import shutil
 import threading
-from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -13,7 +12,10 @@ needs("starlette", "uvicorn", "httpx", "python_multipart", "prometheus_client")
 needs("playwright")
 
 from playwright.sync_api import expect, sync_playwright  # noqa: E402
-from served import FakeReader, png, running  # noqa: E402
+from served import FakeReader, SureOfBright, png, running  # noqa: E402
+
+from robustscanner_jax.reading import Reading  # noqa: E402
+from robustscanner_jax.views import Views  # noqa: E402
 
 pytestmark = pytest.mark.browser
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
@@ -172,19 +174,31 @@ def test_an_exports_page_does_not_ask_for_maps(visit, client):
 
 def test_a_name_or_a_text_is_never_markup(visit):
     reader = FakeReader()
-    reader.to_readings = lambda decoded, count: (
-        [
-            SimpleNamespace(
-                text="<b>x</b>", confidence=1.0, character_confidences=(0.5,) * 8
-            )
-        ]
-        * count
-    )
+    marked = Reading("<b>x</b>", 1.0, (0.5,) * 8)
+    reader.to_readings = lambda decoded, count: [marked] * count
     with running(reader) as (client, _):
         page = visit(client)
         choose(page, ("<img src=x onerror=alert(1)>.png", png(10)))
         expect(page.locator(".text")).to_have_text("<b>x</b>")
         expect(page.locator("b")).to_have_count(0)
+
+
+def test_the_page_says_in_which_view_a_word_was_read(visit):
+    tall = np.full((60, 20, 3), 10, np.uint8)
+    tall[:, 10:] = 80  # what is on top once it is turned to the left
+    reader = SureOfBright()
+    with running(reader, views=Views(rotate_tall=1.0, look_closer=True)) as (client, _):
+        page = visit(client)
+        choose(page, ("tall.png", cv2.imencode(".png", tall)[1].tobytes()))
+        expect(page.locator(".text")).to_have_text("h")
+        expect(page.locator(".detail")).to_contain_text("turned by 90°")
+        expect(page.locator(".detail")).not_to_contain_text("closer")
+        framed = np.full((40, 80, 3), 30, np.uint8)
+        framed[4:36, 4:76] = 70
+        choose(page, ("framed.png", cv2.imencode(".png", framed)[1].tobytes()))
+        expect(page.locator(".text")).to_have_text("g")
+        expect(page.locator(".detail")).to_contain_text("closer")
+        expect(page.locator(".detail")).not_to_contain_text("turned")
 
 
 def test_the_page_asks_for_the_token_and_sends_it(visit):

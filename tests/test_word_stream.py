@@ -85,6 +85,8 @@ def test_a_stream_reads_what_reading_the_images_gives(tall, views):
         assert word.reading.confidence == pytest.approx(
             expected[word.number].confidence, abs=1e-5
         )
+        seen = expected[word.number].angle, expected[word.number].closer
+        assert (word.reading.angle, word.reading.closer) == seen
 
 
 def test_without_rotation_the_words_come_in_order_and_tall_ones_as_they_are():

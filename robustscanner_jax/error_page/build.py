@@ -89,7 +89,7 @@ def build_page(
       facts: how the words were read and compared, a line each.
       ignore_case: whether letters that differ in case count as the same.
       channel_order: "BGR" or "RGB", of the pixels in `mistakes`.
-      explain: `Recognizer.explain_row`; None where the reader has no attention maps.
+      explain: `Recognizer.explain_view`; None where the reader has no attention maps.
     """
     parts = ["<h1>What was misread</h1>", _lead(facts)]
     parts += [_overview(sets), _legend()]

@@ -9,12 +9,12 @@ from jaxtyping import Float, UInt8
 from rapidfuzz.distance import Levenshtein
 
 from robustscanner_jax.html_page import inline_image, visible
-from robustscanner_jax.preprocessing import Row
 from robustscanner_jax.reading import Reading
+from robustscanner_jax.views import View
 from robustscanner_jax.word_stream import ReadWord
 
-# `Recognizer.explain_row`: a row to its reading and the network's `Explanation`.
-Explain = Callable[[Row], tuple[Reading, Any]]
+# `Recognizer.explain_view`: a view to its reading and the network's `Explanation`.
+Explain = Callable[[View], tuple[Reading, Any]]
 
 STYLE = """
 .mistakes { display: grid; gap: 12px;
@@ -73,7 +73,7 @@ def mistake_card(
         facts += f", unsure at first: surest in {view}"
     sheet = ""
     if explain is not None:
-        looked = _attention(image, pixels.shape[1], *explain(word.view.row))
+        looked = _attention(image, pixels.shape[1], *explain(word.view))
         sheet = f"<details><summary>Where it looked</summary>{looked}</details>"
     true = _marked(label, text, ignore_case)
     read = _marked(text, label, ignore_case) or "<small>nothing</small>"
@@ -112,7 +112,7 @@ def _attention(
       image: the content of the row that was read, BGR.
       row_width: of the whole row in pixels, padding included.
       reading: of the row.
-      explanation: what `Recognizer.explain_row` gives for it: the attention of both
+      explanation: what `Recognizer.explain_view` gives for it: the attention of both
         branches, `[t, h2, w2]`, and the position's share of the features, `[t]`.
     """
     height, width = image.shape[:2]

@@ -34,6 +34,7 @@ def write_errors(evaluation: Evaluation, reader: Reader, path: Path) -> None:
         facts=accuracy.notes(evaluation.scores, protocol, evaluation.facts()),
         ignore_case=get_protocol(protocol).lower_case,
         channel_order=reader.preprocessing.channel_order,
-        explain=getattr(reader, "explain_row", None),  # an export has no attention maps
+        # An export has no attention maps.
+        explain=getattr(reader, "explain_view", None),
     )
     write_whole_escaped(path, html)

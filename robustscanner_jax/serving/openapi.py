@@ -6,6 +6,7 @@ from typing import Any
 
 import robustscanner_jax
 from robustscanner_jax.serving.limits import Limits
+from robustscanner_jax.views import ANGLES
 
 NUMBER = {"type": "number", "minimum": 0, "maximum": 1}
 TEXT = {"type": "string"}
@@ -15,7 +16,16 @@ READING = {
     "properties": {
         "text": TEXT,
         "confidence": NUMBER,
+        "characters": {"type": "array", "items": TEXT},
         "character_confidences": {"type": "array", "items": NUMBER},
+        "angle": {
+            "enum": list(ANGLES),
+            "description": "degrees, anti-clockwise, by which the crop was turned",
+        },
+        "closer": {
+            "type": "boolean",
+            "description": "whether the crop was read without its edges",
+        },
         "error": TEXT,
     },
 }

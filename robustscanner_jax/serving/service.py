@@ -83,7 +83,7 @@ class Service:
         rule = Rule(reader.preprocessing, limits.pixels, views)
         self._decoders = Decoders(rule)
         # Only a live network can show where it looked.
-        self._explain = getattr(reader, "explain_row", None)
+        self._explain = getattr(reader, "explain_view", None)
 
     def app(self) -> Starlette:
         """Returns the ASGI application; it warms up when its lifespan starts."""
@@ -135,7 +135,7 @@ class Service:
             log.info("warmed up: batch of %d in %.2f s", size, seconds)
         explain = self._explain
         if explain is not None:
-            await self.batcher.in_thread(lambda: explain(row))
+            await self.batcher.in_thread(lambda: explain(View(row)))
 
     def _warmed_up(self, task: asyncio.Task) -> None:
         if task.cancelled():
@@ -283,7 +283,10 @@ class Service:
         rounds = Rounds[Reading | Exception](crops)
         while rows := rounds.rows():
             rounds.add(await self.batcher.read(rows))
-        return rounds.surest()
+        return [
+            (found.in_view(view) if isinstance(found, Reading) else found, view)
+            for found, view in rounds.surest()
+        ]
 
     async def _explained(self, request: Request) -> Response:
         explain = self._explain
@@ -302,7 +305,7 @@ class Service:
             view = crop[0]
             if len(crop) > 1:
                 ((_, view),) = await self._surest([crop])
-            reading, shown = await self.batcher.in_thread(lambda: explain(view.row))
+            reading, shown = await self.batcher.in_thread(lambda: explain(view))
             self.measures.count_images(read=1, unreadable=0)
             maps = {
                 name: np.asarray(getattr(shown, name), np.float64).round(4).tolist()
@@ -318,8 +321,4 @@ def _as_fields(reading: Reading | Exception | str) -> dict[str, Any]:
         return {"error": reading}
     if isinstance(reading, Exception):
         return {"error": "the network failed on this image"}
-    return {
-        "text": reading.text,
-        "confidence": round(reading.confidence, 6),
-        "character_confidences": [round(p, 6) for p in reading.character_confidences],
-    }
+    return reading.as_fields()

@@ -46,7 +46,7 @@ class Dropped:
     Attributes:
       id: names the record in the report; what UTF-8 cannot hold is escaped.
       reason: one of `REASONS`.
-      detail: what came, for a person.
+      detail: what came, for a person; escaped as well.
     """
 
     id: str
@@ -58,8 +58,9 @@ class Dropped:
             raise ValueError(
                 f"record {self.id}: expected one of {REASONS}, got {self.reason!r}"
             )
-        escaped = self.id.encode("utf-8", "backslashreplace").decode("utf-8")
-        object.__setattr__(self, "id", escaped)
+        for name in ("id", "detail"):
+            text = getattr(self, name).encode("utf-8", "backslashreplace")
+            object.__setattr__(self, name, text.decode("utf-8"))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

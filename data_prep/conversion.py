@@ -19,13 +19,13 @@ from data_prep.inputs import Input, open_input
 from data_prep.sharding import (
     Shards,
     Tick,
-    claim_folder,
+    claimed,
     part,
     write_shards,
-    write_whole,
 )
 from robustscanner_jax.data import records
 from robustscanner_jax.data.shard_source import ShardSource
+from robustscanner_jax.whole_file import write_whole_escaped
 
 REPORT_NAME = "report.json"
 _PARTS_NAME = "parts"  # the counts of finished shards, until the report is written
@@ -38,7 +38,7 @@ def convert(
     *,
     from_format: str = "auto",
     images: str | os.PathLike[str] | None = None,
-    split: str = "train",
+    split: str | None = None,
     limits: Limits | None = None,
     processes: int = 0,
     shards: int = 0,
@@ -56,7 +56,7 @@ def convert(
       from_format: one of `inputs.FORMATS` or `builders.NAMES`.
       images: the folder that the paths of a label file are relative to; a published
         dataset has none.
-      split: of a published dataset; a plain format has what its file holds.
+      split: of a published dataset, where None is "train"; a plain format has none.
       limits: what is refused; the default is `Limits()`.
       processes: workers; 0 takes one a core it may use, 1 works in this process.
       shards: files; 0 takes one for each 10,000 records.
@@ -80,10 +80,16 @@ def convert(
         "input": _absolute(source),
         "from": from_format,
         "images": None if images is None else _absolute(images),
-        "split": split,
         "shards_asked": shards,
         "limits": vars(limits),
     }
+    if from_format in builders.NAMES:
+        request["split"] = split = split or "train"
+    elif split is not None:
+        raise ValueError(
+            f"--split: of a published dataset alone, not of {from_format}; that of a "
+            "TensorFlow Datasets folder is named in --input=FOLDER#SPLIT"
+        )
     reader = _open(source, from_format, images, split)
     entries = sum(1 for _ in reader.entries())
     if not entries:
@@ -95,37 +101,38 @@ def convert(
         "entries": entries,
         "list": reader.digest(),  # an input that was corrected since is another one
     }
-    if claim_folder(output, request):
-        shutil.rmtree(output / _PARTS_NAME, ignore_errors=True)
-        report = json.loads((output / REPORT_NAME).read_text(encoding="utf-8"))
-        return report | {"run": _run(0, 0.0, "the dataset was complete")}
     wanted = Shards(folder=output, name=request["name"], count=num_shards)
     tasks = _tasks(reader, entries, num_shards)
     write = functools.partial(_write_shard, reader=reader, output=output, limits=limits)
-    if beam is None:
-        done = write_shards(
-            wanted,
-            tasks,
-            write,
-            processes=processes,
-            progress=progress,
-            total=entries,
-            unit="entry",
-        )
-        how = f"{workers.count(processes, num_shards)} processes"
-    else:
-        done = write_shards_with_beam(wanted, tasks, write, beam)
-        how = f"Apache Beam {' '.join(beam)}".rstrip()
-    return _finish(wanted, request, done, time.perf_counter() - started, how)
+    with claimed(output, request) as complete:
+        if complete:
+            shutil.rmtree(output / _PARTS_NAME, ignore_errors=True)
+            report = json.loads((output / REPORT_NAME).read_text(encoding="utf-8"))
+            return report | {"run": _run(0, 0.0, "the dataset was complete")}
+        if beam is None:
+            done = write_shards(
+                wanted,
+                tasks,
+                write,
+                processes=processes,
+                progress=progress,
+                total=entries,
+                unit="entry",
+            )
+            how = f"{workers.count(processes, num_shards)} processes"
+        else:
+            done = write_shards_with_beam(wanted, tasks, write, beam)
+            how = f"Apache Beam {' '.join(beam)}".rstrip()
+        return _finish(wanted, request, done, time.perf_counter() - started, how)
 
 
 def _open(
     source: str | os.PathLike[str],
     from_format: str,
     images: str | os.PathLike[str] | None,
-    split: str,
+    split: str | None,
 ) -> Input:
-    if from_format in builders.NAMES:
+    if split is not None:
         if images is not None:
             raise ValueError(
                 f"--images: {from_format} finds its images below --input; leave it out"
@@ -218,7 +225,7 @@ def _finish(
         "run": _run(done, seconds, how),
     }
     text = json.dumps(report, indent=2, ensure_ascii=False)
-    write_whole(shards.folder / REPORT_NAME, text + "\n")
+    write_whole_escaped(shards.folder / REPORT_NAME, text + "\n")
     records.write_index(
         shards.folder,
         name=shards.name,

@@ -40,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     add("--input", required=True, help="file or folder")
     add("--images", help="folder that the paths of a label file are relative to")
     add("--output", required=True, help="folder of the dataset")
-    add("--split", default="train", help="of a published dataset")
+    add("--split", help="of a published dataset (default: train)")
     add("--processes", type=int, default=0, help="workers; 0: one a core")
     add("--shards", type=int, default=0, help="files; 0: one for 10,000 records")
     add("--beam", metavar="OPTIONS", help=BEAM_HELP.format("converts"))
@@ -57,7 +57,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
         default=limits.smallest_side,
         help="drops smaller images, in pixels (default: %(default)s)",
     )
-    parser.epilog = f"FORMAT is one of: {', '.join(known)}"
     flags = parser.parse_args(arguments)
     try:
         with sigterm_as_ctrl_c():

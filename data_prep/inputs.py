@@ -22,7 +22,12 @@ from robustscanner_jax.data.labels import detect_label_format, read_labels
 from robustscanner_jax.data.lmdb_source import LmdbSource, is_lmdb_file
 from robustscanner_jax.data.records import INDEX_NAME, SHARD_SUFFIX, Record
 from robustscanner_jax.data.shard_source import ShardSource, TfdsSource
-from robustscanner_jax.data.sources import Source, label_files, open_source
+from robustscanner_jax.data.sources import (
+    LABEL_STEMS,
+    Source,
+    label_files,
+    open_source,
+)
 from robustscanner_jax.regions import RegionError
 
 # What `--from` calls the formats of label files that `labels.py` tells apart.
@@ -44,9 +49,6 @@ _OTHER_FORMATS = {
     "folder": "a folder of label_anything.jpg",
 }
 FORMATS = ("auto", *LABEL_FORMATS, *_OTHER_FORMATS)
-_LABEL_STEMS = ("labels", "label", "gt")
-
-
 # A row of a label file, or why it is none.
 Labelled = Row | Dropped
 
@@ -111,7 +113,7 @@ class LabelFileInput:
         """Finds the images."""
         folder = os.path.basename(os.path.dirname(os.path.abspath(path)))
         stem = os.path.splitext(os.path.basename(path))[0]
-        self.name = folder if stem.lower() in _LABEL_STEMS else stem
+        self.name = folder if stem.lower() in LABEL_STEMS else stem
         self._path = path
         self._root = find_root(path, images)
 

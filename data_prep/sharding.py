@@ -8,6 +8,7 @@ anything else is never touched. Shared by the word generator and the converters.
 import concurrent.futures
 import contextlib
 import dataclasses
+import fcntl
 import functools
 import json
 import os
@@ -20,7 +21,7 @@ import tqdm
 
 from data_prep import workers
 from robustscanner_jax.data import records
-from robustscanner_jax.whole_file import write_whole
+from robustscanner_jax.whole_file import write_whole_escaped
 
 REQUEST_NAME = "request.json"  # what was asked for; a rerun must ask for the same
 
@@ -48,14 +49,35 @@ def part(shard: int, count: int, num_shards: int) -> range:
     return range(shard * count // num_shards, (shard + 1) * count // num_shards)
 
 
-def claim_folder(folder: Path, request: dict[str, Any]) -> bool:
-    """Returns whether the folder already holds exactly this dataset, complete.
+@contextlib.contextmanager
+def claimed(folder: Path, request: dict[str, Any]) -> Iterator[bool]:
+    """Keeps a folder to this run, and says whether it holds this dataset, complete.
 
-    Where it does not, the folder exists afterwards and holds the request.
+    Where it does not, the folder exists and holds the request.
 
     Raises:
-      ValueError: the folder holds another dataset, finished or not, or other files.
+      ValueError: another run is writing there, or the folder holds another dataset,
+        finished or not, or other files.
     """
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"output: {folder} is a file; expected a folder")
+    folder.mkdir(parents=True, exist_ok=True)
+    held = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ValueError(
+                f"output: another run is writing {folder}; wait for it, or stop it"
+            ) from None
+        except OSError:  # a mounted bucket may have no locks
+            pass
+        yield _is_complete(folder, request)
+    finally:
+        os.close(held)
+
+
+def _is_complete(folder: Path, request: dict[str, Any]) -> bool:
     known = folder / REQUEST_NAME
     if known.is_file():
         theirs = json.loads(known.read_text(encoding="utf-8"))
@@ -67,10 +89,10 @@ def claim_folder(folder: Path, request: dict[str, Any]) -> bool:
                 f"settings are in {REQUEST_NAME})"
             )
         return (folder / records.INDEX_NAME).is_file()
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    if any(folder.iterdir()):
         raise ValueError(f"output: {folder} is not empty; choose another folder")
-    folder.mkdir(parents=True, exist_ok=True)
-    write_whole(known, json.dumps(request, indent=2, ensure_ascii=False) + "\n")
+    text = json.dumps(request, indent=2, ensure_ascii=False) + "\n"
+    write_whole_escaped(known, text)
     return False
 
 
@@ -106,7 +128,7 @@ def write_shards(
 
     Raises what `write` raises, and `OSError` where a worker is killed.
     """
-    present = {path for path in map(shards.path, range(shards.count)) if _exists(path)}
+    present = set(filter(os.path.exists, map(shards.path, range(shards.count))))
     missing = shards.count - len(present)
     processes = workers.count(processes, missing)
     bar = tqdm.tqdm(total=total, unit=unit, disable=not progress)
@@ -126,10 +148,6 @@ def write_shards(
                 done += len(task)
             return done
         return _write_in_workers(missing_tasks(), shards, write, processes, bar)
-
-
-def _exists(path: str) -> bool:
-    return os.path.exists(path)
 
 
 def _write_in_workers(

@@ -19,7 +19,7 @@ from data_prep.examine import Examination, examine
 from data_prep.verify_page import build_page
 from robustscanner_jax.charset import DICT90, Charset
 from robustscanner_jax.data.sources import Source, open_source
-from robustscanner_jax.whole_file import write_whole
+from robustscanner_jax.whole_file import write_whole_escaped
 
 JSON_NAME = "verify.json"
 PAGE_NAME = "verify.html"
@@ -78,8 +78,9 @@ def verify(
         folder = Path(output).expanduser()
         folder.mkdir(parents=True, exist_ok=True)
         text = json.dumps(findings, indent=2, ensure_ascii=False)
-        write_whole(folder / JSON_NAME, text + "\n")
-        write_whole(folder / PAGE_NAME, build_page(findings, looked_at, benchmarks))
+        write_whole_escaped(folder / JSON_NAME, text + "\n")
+        page = build_page(findings, looked_at, benchmarks)
+        write_whole_escaped(folder / PAGE_NAME, page)
     return findings
 
 

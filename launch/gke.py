@@ -8,8 +8,8 @@ python -m launch.gke gpu --name=words --image=IMAGE --bucket=BUCKET \
     -- --config=configs/base.py --workdir=/bucket/runs/base
 
 `launch/gke/Dockerfile` makes the image. The cluster needs the JobSet controller. A run
-that is preempted starts again, `--restarts` times at most, and goes on where it was.
-`--dry-run` prints the manifest.
+that is preempted, or fails for any other reason, starts again, `--restarts` times at
+most, and goes on where it was. `--dry-run` prints the manifest.
 """
 
 import argparse
@@ -131,7 +131,12 @@ def parser() -> argparse.ArgumentParser:
     found.add_argument(
         "--chips", type=int, default=4, help="TPU chips or GPUs a machine"
     )
-    found.add_argument("--restarts", type=int, default=20, help="after a preemption")
+    found.add_argument(
+        "--restarts",
+        type=int,
+        default=20,
+        help="after a preemption, or any other failure",
+    )
     found.add_argument("--spot", action="store_true", help="cheap, can be taken back")
     found.add_argument("--dry-run", action="store_true", help="print the manifest")
     return found

@@ -34,11 +34,8 @@ PID = "robustscanner.pid"
 # A missing TPU is an error; with JAX's own choice the CPU would train instead.
 PLATFORMS = "tpu,cpu"
 FAMILIES = ("v2-", "v3-", "v4-", "v5litepod-", "v5p-", "v6e-")
-# Said by the worker before anything is installed.
-PYTHON_CHECK = (
-    "import sys; sys.exit(sys.version_info < (3, 11) and "
-    "'Python 3.11 or newer is needed, this runtime has ' + sys.version)"
-)
+# The machines' own may be older: those of Ubuntu 22.04 have 3.10.
+PYTHON = ">=3.11,<3.13"
 
 
 def check(options: argparse.Namespace, arguments: Sequence[str]) -> None:
@@ -108,6 +105,7 @@ def on_workers(
 def install_line(options: argparse.Namespace) -> str:
     """Returns the shell line that installs the program on a worker, or moves it.
 
+    `uv` brings a Python where the machine has none of those that the program runs on.
     The revision is what `--repository` has under this name now, also where the worker
     had it before and it was moved since. The commit is printed.
     """
@@ -124,8 +122,10 @@ def install_line(options: argparse.Namespace) -> str:
             f"git rev-parse --verify {revision})",
             'git checkout -q --detach "$commit"',
             "git rev-parse HEAD",
-            f"python3 -c {shlex.quote(PYTHON_CHECK)}",
-            "python3 -m venv .venv",
+            # Not `--user`: newer systems refuse that, and this not.
+            "python3 -m pip install -q --upgrade --target .uv uv",
+            f".uv/bin/uv venv -q --allow-existing --seed --python {shlex.quote(PYTHON)}"
+            " .venv",
             ".venv/bin/pip install -q -r requirements.txt 'jax[tpu]'",
         ]
     )
@@ -197,7 +197,7 @@ def act(options: argparse.Namespace, arguments: Sequence[str]) -> None:
     tool = Commands(dry_run=options.dry_run)
     check(options, arguments)
     planned = commands(options, arguments)
-    if options.action == "run" and options.queued:
+    if options.action in ("run", "create") and options.queued:
         # The machines come when there is capacity: install and start then.
         tool.run(planned[0])
         tool.wait_for(

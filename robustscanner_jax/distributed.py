@@ -41,8 +41,9 @@ def initialise() -> None:
     """Joins the processes that the environment names; call it before any device use.
 
     `ROBUSTSCANNER_COORDINATOR` with `_NUM_PROCESSES` and `_PROCESS_ID` names them; the
-    value `auto`, a SLURM step of several tasks and a TPU slice of several hosts leave
-    it to JAX. Without any of these the process is alone, and nothing happens.
+    value `auto`, a SLURM step of several tasks and, on GKE, a TPU slice of several
+    hosts leave it to JAX. Without any of these the process is alone, and nothing
+    happens; so a TPU VM outside GKE needs `auto`.
 
     Raises:
       ValueError: the variables are incomplete or contradict each other, or the other
@@ -65,9 +66,14 @@ def initialise() -> None:
         )
     except (ValueError, RuntimeError) as error:
         reason = str(error).strip().partition("\n")[0][:200]
+        if coordinator is None:
+            advice = f"set {COORDINATOR}=HOST:PORT, {NUM_PROCESSES} and {PROCESS_ID}"
+            raise ValueError(
+                f"JAX found no other processes by itself: {reason}; {advice}"
+            ) from error
         raise ValueError(
-            f"the processes did not find each other within {START_SECONDS} s, "
-            f"coordinator {coordinator or 'as JAX detects it'}: {reason}"
+            f"the processes did not find each other (waits up to {START_SECONDS} s), "
+            f"coordinator {coordinator}: {reason}"
         ) from error
     if jax.default_backend() == "cpu" and jax.local_device_count() > 1:
         # From the cache a program of jax 0.10 comes without the order of its sums over

@@ -69,10 +69,13 @@ def listed(path: Path) -> list[Target]:
         pages is none.
     """
     try:
-        lines = path.read_bytes().removeprefix(BOM).split(b"\n")
+        content = path.read_bytes().removeprefix(BOM)
         of_pages = is_list_of_pages(str(path))
     except OSError as error:
         raise ValueError(f"list of images {path}: {error.strerror}") from None
+    if b"\0" in content:  # of no path
+        raise ValueError(f"list of images {path}: expected lines of text, got bytes")
+    lines = content.split(b"\n")
     fields = [line.removesuffix(b"\r").partition(b"\t") for line in lines]
     names = [os.fsdecode(name) for name, _, _ in fields]
     first = list(itertools.islice(filter(None, names), NAMES_TO_FIND_FOLDER))

@@ -97,7 +97,7 @@ def test_synthtext_words_are_cut_out_and_mismatches_counted(tmp_path, compressed
         ("8/box.png#1", "invalid box"),
         ("8/box.png#2", "invalid box"),
         ("8/box.png#3", "good"),
-        ("8/none.png", "image missing"),
+        *[("8/none.png", "image missing")] * 2,  # two words
     ]
     assert records[3].detail == "2 boxes, 3 words: ['three', 'words', 'here']"
     for number, part in ((0, PAGE[5:25, 10:50]), (2, PAGE), (7, PAGE[2:8, 1:11])):
@@ -105,9 +105,9 @@ def test_synthtext_words_are_cut_out_and_mismatches_counted(tmp_path, compressed
         assert found.shape == part.shape
         assert np.abs(found.astype(int) - part).mean() < 6  # JPEG
     report = convert(tmp_path, tmp_path / "o", from_format="synthtext", processes=2)
-    assert (report["in"], report["out"]) == (9, 4)
+    assert (report["in"], report["out"]) == (10, 4)
     counts = {reason: entry["count"] for reason, entry in report["dropped"].items()}
-    assert counts == {"image missing": 1, "invalid box": 3, "count mismatch": 1}
+    assert counts == {"image missing": 2, "invalid box": 3, "count mismatch": 1}
 
 
 def test_mjsynth_labels_stand_in_the_file_names(tmp_path):
@@ -309,6 +309,9 @@ def test_icdar_subsets_say_what_they_leave_out(tmp_path):
     images(tmp_path / "ch4_test_word_images_gt", *names)
     assert [t for _, t in words(read("icdar2015", tmp_path, "test"))] == lines
     with pytest.raises(FileNotFoundError, match=r"needs IC15_1811\.txt, the names"):
+        read("icdar2015", tmp_path, "test_1811")
+    put(tmp_path / "IC15_1811.txt", "\n")
+    with pytest.raises(ValueError, match=r"1811\.txt: expected the names of images"):
         read("icdar2015", tmp_path, "test_1811")
     put(tmp_path / "IC15_1811.txt", "word_0.png\nword_4.png\n")
     found = [t for _, t in words(read("icdar2015", tmp_path, "test_1811"))]

@@ -96,6 +96,45 @@ def test_a_run_of_any_length_of_life_ends_the_same(tmp_path, monkeypatch):
     assert not seen
 
 
+def test_two_runs_do_not_write_one_folder(tmp_path, monkeypatch):
+    path = write_list(tmp_path / "in", pairs())
+    whole = convert(path, tmp_path / "whole", processes=1, shards=2)
+    check_record, refused = conversion.check_record, []
+
+    def begins_another(record, limits):
+        if not refused:
+            with pytest.raises(ValueError, match="another run is writing") as error:
+                convert(path, tmp_path / "out", processes=1, shards=2)
+            refused.append(error)
+        return check_record(record, limits)
+
+    monkeypatch.setattr(conversion, "check_record", begins_another)
+    report = convert(path, tmp_path / "out", processes=1, shards=2)
+    assert refused and without_run(report) == without_run(whole) | {
+        "request": report["request"]
+    }
+    assert shards(tmp_path / "out") == shards(tmp_path / "whole")
+    again = convert(path, tmp_path / "out", processes=1, shards=2)
+    assert without_run(again) == without_run(report)
+
+
+def test_a_split_is_of_published_datasets_alone(tmp_path):
+    path = write_list(tmp_path / "in", pairs())
+    with pytest.raises(ValueError, match=r"--split: of a published dataset alone"):
+        convert(path, tmp_path / "out", split="test")
+    assert not (tmp_path / "out").exists()
+    report = convert(path, tmp_path / "out", processes=1)
+    assert "split" not in report["request"]
+
+
+def test_a_folder_whose_name_is_no_utf8_is_converted(tmp_path):
+    path = write_list(tmp_path / os.fsdecode(b"caf\xe9"), pairs())
+    report = convert(path, tmp_path / "out", processes=1)
+    assert report["request"]["input"] == str(path)
+    again = convert(path, tmp_path / "out", processes=1)
+    assert again["run"]["workers"] == "the dataset was complete"
+
+
 def test_a_killed_run_leaves_no_worker_and_goes_on(tmp_path):
     path = write_list(tmp_path / "in", pairs(3000))
     out = tmp_path / "out"

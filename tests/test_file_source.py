@@ -1,5 +1,6 @@
 """Images in single files, labelled by a label file or by their names."""
 
+import json
 import os
 import pickle
 import shutil
@@ -46,6 +47,28 @@ def test_images_are_found_beside_above_or_below_the_label_file(tmp_path):
             source[1]
         if folder.name == "elsewhere":
             shutil.rmtree(folder)
+
+
+def test_a_long_page_that_is_missing_does_not_hide_where_the_others_are(tmp_path):
+    words = [{"transcription": "x", "points": [[0, 0], [9, 0], [9, 9], [0, 9]]}]
+    lines = [("gone.png", words * 150), ("img0.png", words)]
+    write_images(tmp_path / "pages", 1)
+    path = tmp_path / "Label.txt"
+    path.write_text("".join(f"{name}\t{json.dumps(page)}\n" for name, page in lines))
+    source = open_source(path)
+    assert len(source) == 151
+    with pytest.raises(ValueError, match=r"record gone\.png#0: image cannot be read"):
+        source[0]
+
+
+def test_a_folder_that_is_a_link_is_looked_into_once(tmp_path):
+    image_folder(tmp_path / "elsewhere", ["b_1.png"])
+    (tmp_path / "all").mkdir()
+    (tmp_path / "all" / "linked").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "all" / "back").symlink_to(tmp_path / "all")
+    source = image_folder(tmp_path / "all", ["a_1.png"])
+    assert [source[i]["id"] for i in range(2)] == ["a_1.png", "linked/b_1.png"]
+    assert len(source) == 2
 
 
 def test_a_folder_of_an_images_name_is_not_taken_for_the_image(tmp_path):

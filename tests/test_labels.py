@@ -45,6 +45,8 @@ def test_paddle_lists_of_images_become_one_record_each(tmp_path):
     content = '["a.jpg", "b.jpg"]\tword\n[odd].jpg\tother\n'
     expected = [("a.jpg", "word"), ("b.jpg", "word"), ("[odd].jpg", "other")]
     assert rows(tmp_path, content) == expected
+    _, none = read_labels(write(tmp_path, "a.jpg\tword\n[]\tlost\n"))
+    assert none[1:] == ("path or label missing", "expected images in the list, got []")
 
 
 # A file in each format whose second line alone fits: its content, and what is said of
@@ -166,6 +168,7 @@ def test_a_line_of_many_megabytes_is_one_bad_line_and_takes_no_memory(tmp_path):
         ('{"filename": 1}\n', "MMOCR jsonl, but not one of 1 lines fits.*'filename'"),
         ("name,words\nx,y\n", "unknown format, the first line is 'name,words'"),
         (b"a.png\tx\n" + 3 * b"b.png\t\xe9\n", "3 of 4 lines are not UTF-8.*line 2"),
+        (b'\xef\xbb\xbf[\n {"filename": "a.png", "text": "x"}]', "a JSON list.* jq -c"),
     ],
 )
 def test_a_file_of_another_kind_stops_with_one_sentence(tmp_path, content, message):

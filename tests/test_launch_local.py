@@ -151,6 +151,22 @@ def test_a_process_that_is_alone_starts_nothing(monkeypatch):
     distributed.initialise()
 
 
+def test_where_jax_finds_no_cluster_nobody_says_that_it_waited(monkeypatch):
+    monkeypatch.setenv(distributed.COORDINATOR, "auto")
+
+    def refuse(*_, **__):
+        raise ValueError("coordinator_address should be defined.")
+
+    monkeypatch.setattr("jax.distributed.initialize", refuse)
+    with pytest.raises(ValueError, match=r"by itself: coord.* set .*=HOST:PORT") as e:
+        distributed.initialise()
+    assert "600" not in str(e.value)
+    for name, value in zip(VARIABLES, ("host:80", "2", "1"), strict=True):
+        monkeypatch.setenv(name, value)
+    with pytest.raises(ValueError, match=r"up to 600 s\), coordinator host:80: coord"):
+        distributed.initialise()
+
+
 @pytest.mark.parametrize(
     ("name", "value"),
     [

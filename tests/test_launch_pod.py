@@ -6,16 +6,26 @@ import stat
 import subprocess
 import sys
 import time
+import tomllib
 from pathlib import Path
 
 import pytest
+from packaging.specifiers import SpecifierSet
 
 from launch import tpu_pod
 
+REPOSITORY = Path(__file__).resolve().parent.parent
 POD = ["--name=words", "--zone=us-east5-b"]
 RUN = ["--config=configs/small.py", "--workdir=/shared/runs/small"]
-# The worker's Python: makes no environment, and trains until it is stopped.
-PYTHON = "#!/bin/sh\nmkdir -p .venv/bin && ln -sf /bin/true .venv/bin/pip\n"
+# The worker's Python, which installs one that makes no environment.
+PYTHON = """\
+#!/bin/sh
+echo "$@" > pip_asked
+mkdir -p .uv/bin
+printf '#!/bin/sh\\nfor word; do echo "$word"; done > uv_asked
+mkdir -p .venv/bin && ln -sf /bin/true .venv/bin/pip\\n' > .uv/bin/uv
+chmod +x .uv/bin/uv
+"""
 TRAINER = """\
 #!{python} -S
 import os, time
@@ -107,6 +117,24 @@ def test_a_second_installation_of_a_branch_brings_what_was_added_since(
     done = worker.install(origin, revision)
     assert (done.returncode, done.stdout) == (0, f"{newest}\n")
     assert worker.state() == "second"
+
+
+def test_a_worker_gets_a_python_that_the_program_runs_on_whatever_its_own(
+    origin, worker
+):
+    origin.commit("first")
+    assert worker.install(origin).returncode == 0
+    # What systems that keep their Python to themselves allow.
+    pip = (worker.program / "pip_asked").read_text()
+    assert pip.startswith("-m pip install ") and "--target .uv uv" in pip
+    uv = (worker.program / "uv_asked").read_text().splitlines()
+    assert uv[0] == "venv" and uv[-1] == ".venv"
+    allowed = SpecifierSet(uv[uv.index("--python") + 1])
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
+    needed = SpecifierSet(project["requires-python"])
+    for version, given in (("3.10.12", False), ("3.11.2", True), ("3.12.9", True)):
+        assert allowed.contains(version) == given
+        assert needed.contains(version) == given
 
 
 def test_a_tag_that_was_moved_is_followed_and_a_hash_stays(origin, worker):

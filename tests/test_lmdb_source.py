@@ -88,6 +88,8 @@ def test_an_lmdb_of_labels_reads_its_images_from_files(tmp_path):
         "image": b"bytes of img1.png",
         "text": "word1",
     }
-    (tmp_path / "imgs" / "img1.png").unlink()
-    with pytest.raises(ValueError, match=r"record img1\.png: image cannot be read"):
-        source[1]
+    (tmp_path / "imgs" / "img0.png").unlink()
+    source = open_source(tmp_path / "label.lmdb")
+    assert source[1]["text"] == "word1"
+    with pytest.raises(ValueError, match=r"record img0\.png: image cannot be read"):
+        source[0]

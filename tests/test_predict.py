@@ -95,10 +95,14 @@ def test_a_list_of_what_is_nowhere_is_relative_to_its_own_folder(folder):
 
 @pytest.mark.parametrize(
     ("body", "message"),
-    [(None, "No such file or directory"), ("\n\n", "expected a path a line, got none")],
-    ids=["missing", "empty"],
+    [
+        (None, "No such file or directory"),
+        ("\n\n", "expected a path a line, got none"),
+        ("PNG\r\n\0\n", "expected lines of text, got bytes"),
+    ],
+    ids=["missing", "empty", "an image"],
 )
-def test_a_list_that_names_nothing_is_one_sentence(tmp_path, body, message):
+def test_what_is_no_list_is_one_sentence(tmp_path, body, message):
     path = tmp_path / "list.txt"
     if body is not None:
         path.write_text(body)

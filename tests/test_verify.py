@@ -205,6 +205,22 @@ def test_the_findings_may_lie_in_the_home_folder(tmp_path, monkeypatch):
     assert (tmp_path / "doctor" / "verify.json").is_file()
 
 
+def test_names_that_are_no_utf8_are_escaped_in_the_findings(tmp_path):
+    folder = tmp_path / os.fsdecode(b"caf\xe9")
+    path = write_list(folder, clean(2))
+    entry = {"filename": os.fsdecode(b"gone\xe9.png"), "text": "x"}
+    found = {"filename": next(folder.glob("*.*g")).name, "text": "y"}
+    listed = path.with_name("more.jsonl")
+    listed.write_text("".join(json.dumps(one) + "\n" for one in (found, entry)))
+    verify([path, listed], output=tmp_path / "doctor")
+    findings = json.loads((tmp_path / "doctor" / "verify.json").read_text("utf-8"))
+    assert [os.fsdecode(os.fsencode(f["path"])) for f in findings] == [
+        *(str(path), str(listed))
+    ]
+    page = (tmp_path / "doctor" / "verify.html").read_text("utf-8")
+    assert "\\udce9" in page
+
+
 def test_the_command_ends_with_one_when_training_would_suffer(tmp_path, capsys):
     fine = write_list(tmp_path / "fine", clean(5))
     bad = write_list(tmp_path / "bad", [(b"", "x")])

@@ -88,6 +88,8 @@ class ICDAR2015(ICDAR2011):
                     "its 1,811 images, one a line: no rule leads from the 2,077 to them"
                 ) from None
             listed = frozenset(path.read_text(encoding="utf-8-sig").split())
+            if not listed:
+                raise ValueError(f"{path}: expected the names of images, got none")
         object.__setattr__(self, "_listed", listed)
 
     def annotations(self) -> list[Path]:
@@ -98,4 +100,5 @@ class ICDAR2015(ICDAR2011):
     def left_out(self, path: str, text: str) -> str:
         """Returns whether a word is not among the 1,811."""
         listed = self._listed  # pyright: ignore[reportAttributeAccessIssue]
-        return f"not in {IC15_LIST}" if listed and path not in listed else ""
+        left_out = listed is not None and path not in listed
+        return f"not in {IC15_LIST}" if left_out else ""

@@ -49,7 +49,7 @@ class SynthText(Reader):
         (table,) = self.annotations()
         page = decode_page(table.parent / name, name)
         if isinstance(page, Dropped):
-            return [page]
+            return [page] * len(words)
         return [
             crop(
                 page,

@@ -11,7 +11,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from data_prep.beam_shards import write_shards_with_beam
-from data_prep.sharding import Shards, Tick, claim_folder, part, write_shards
+from data_prep.sharding import Shards, Tick, claimed, part, write_shards
 from data_prep.synthetic import fonts, presets, settings, vocabulary, words
 from data_prep.synthetic.render import WordRenderer
 from robustscanner_jax.data import records
@@ -83,33 +83,34 @@ def synthesize(
         **_ingredients(render_settings),
         "settings": json.loads(render_settings.to_json(sort_keys=True)),
     }
-    if claim_folder(output, request):
-        return output
     wanted = Shards(folder=output, name=NAME, count=shards)
     tasks = (part(shard, count, shards) for shard in range(shards))
     write = functools.partial(
         _write_words, renderer=renderer, prefix=f"rendered/{preset}/{seed}"
     )
-    if beam is None:
-        write_shards(
-            wanted,
-            tasks,
-            write,
-            processes=processes,
-            progress=progress,
-            total=count,
-            unit="word",
+    with claimed(output, request) as complete:
+        if complete:
+            return output
+        if beam is None:
+            write_shards(
+                wanted,
+                tasks,
+                write,
+                processes=processes,
+                progress=progress,
+                total=count,
+                unit="word",
+            )
+        else:
+            write_shards_with_beam(wanted, tasks, write, beam, store=beam_output)
+        records.write_index(
+            output,
+            name=NAME,
+            count=count,
+            num_shards=shards,
+            charset=words.CHARACTERS,
+            source=request,
         )
-    else:
-        write_shards_with_beam(wanted, tasks, write, beam, store=beam_output)
-    records.write_index(
-        output,
-        name=NAME,
-        count=count,
-        num_shards=shards,
-        charset=words.CHARACTERS,
-        source=request,
-    )
     return output
 
 

@@ -136,32 +136,39 @@ def find_root(path: str, images: str | None) -> str:
 
     Raises `ValueError` where none of the first 100 images is in any likely folder.
     """
-    failure, tried = ValueError(f"{path}: no labelled image in it"), 0
-    for row in read_labels(path):
-        if tried == NAMES_TO_FIND_FOLDER:
-            break
-        if isinstance(row, BadLine):
-            continue
-        try:
-            return find_images(os.path.dirname(path), row.path, images, where=row.where)
-        except ValueError as error:
-            failure = error if not tried else failure
-            tried += 1
-    raise failure
+    rows = (row for row in read_labels(path) if not isinstance(row, BadLine))
+    named = ((row.where, row.path) for row in rows)
+    return find_images(path, named, images)
 
 
-def find_images(folder: str, first: str, images: str | None, *, where: str) -> str:
-    """Returns the folder that the path `first` is relative to.
+def find_images(path: str, named: Iterable[tuple[str, str]], images: str | None) -> str:
+    """Returns the folder that paths are relative to: which holds the first to be found.
 
-    Raises `ValueError`, beginning with `where`, if no candidate holds that file.
+    Args:
+      path: of the file which names them.
+      named: where each image is named, and its path; taken until one is found.
+      images: the only folder to look in; None: see `folders_near`.
+
+    Raises:
+      ValueError: none of the first 100 images is in any of these folders, or there is
+        none; names the first.
     """
-    candidates = [images] if images is not None else folders_near(folder)
-    for candidate in candidates:
-        if os.path.isfile(os.path.join(candidate, first)):
-            return candidate
-    near = f"{folder or os.curdir}, above it and one level below"
+    folder = os.path.dirname(path) or os.curdir
+    tried: dict[str, str] = {}
+    for where, image in named:
+        if image in tried:  # another word of the same page
+            continue
+        if len(tried) == NAMES_TO_FIND_FOLDER:
+            break
+        tried[image] = where
+        for candidate in [images] if images is not None else folders_near(folder):
+            if os.path.isfile(os.path.join(candidate, image)):
+                return candidate
+    near = f"{folder}, above it and one level below"
     looked = images if images is not None else near
-    raise ValueError(f"{where}: image {first!r} not found in {looked}")
+    for image, where in tried.items():
+        raise ValueError(f"{where}: image {image!r} not found in {looked}")
+    raise ValueError(f"{path}: no labelled image in it")
 
 
 def folders_near(folder: str) -> Iterator[str]:
@@ -217,7 +224,13 @@ def has_images(folder: str) -> bool:
 
 def image_files(folder: str) -> Iterator[str]:
     """Yields the paths of image files, relative to `folder`, in no order."""
-    for parent, _, names in os.walk(folder):
+    seen = set[str]()  # a link may lead back
+    for parent, inside, names in os.walk(folder, followlinks=True):
+        real = os.path.realpath(parent)
+        if real in seen:
+            inside.clear()
+            continue
+        seen.add(real)
         for name in names:
             if name.lower().endswith(IMAGE_SUFFIXES):
                 yield os.path.relpath(os.path.join(parent, name), folder)

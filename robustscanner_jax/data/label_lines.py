@@ -151,6 +151,8 @@ def parse_tsv(line: str) -> Fields:
             images = json.loads(image)
         except ValueError:  # a file name that begins so
             pass
+        if not images:
+            raise LineError(NO_FIELD, f"expected images in the list, got {image}")
     return [(str(one), text) for one in images]
 
 

@@ -9,7 +9,9 @@ from __future__ import annotations
 import collections
 import csv
 import json
+import os
 import re
+import shlex
 from collections.abc import Callable, Iterator
 
 from robustscanner_jax.data import label_lines
@@ -54,6 +56,11 @@ def detect_label_format(path: str) -> str:
     lines = [line for line in decoded if line.strip()][:_HEAD_LINES]
     if not lines:
         raise ValueError(f"{path}: the file is empty")
+    if re.match(rb"\s*\[\s*\{", head.removeprefix(label_lines.BOM)):
+        raise ValueError(
+            f"{path}: a JSON list; expected an object a line, with filename and text: "
+            f"jq -c '.[]' {shlex.quote(os.path.basename(path))} > labels.jsonl"
+        )
     found = _whole_file_format(lines[0], head)
     if found is None:
         votes = collections.Counter(filter(None, map(_line_format, lines)))

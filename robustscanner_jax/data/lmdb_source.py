@@ -11,6 +11,7 @@ import operator
 import os
 import threading
 import weakref
+from collections.abc import Iterator
 from typing import Any, SupportsIndex
 
 from robustscanner_jax import packages
@@ -65,10 +66,7 @@ class LmdbSource:
                 "is missing; the LMDB was not written to its end"
             )
         if self._get(b"image-000000001") is None:
-            image, _ = self._file_label(1)
-            self._images = find_images(
-                os.path.dirname(os.path.abspath(path)), image, images, where=path
-            )
+            self._images = find_images(os.path.abspath(path), self._named(), images)
 
     def __len__(self) -> int:
         """Returns the number of records."""
@@ -113,6 +111,15 @@ class LmdbSource:
             raise ValueError(
                 f"{self._path}: label-{number:09d} is not UTF-8: {label[:60]!r}"
             ) from None
+
+    def _named(self) -> Iterator[tuple[str, str]]:
+        """Yields where each image is named, and its path; labels that are none not."""
+        yield self._path, self._file_label(1)[0]
+        for number in range(2, self._count + 1):
+            try:
+                yield self._path, self._file_label(number)[0]
+            except ValueError:
+                continue
 
     def _file_label(self, number: int) -> tuple[str, str]:
         """Returns (file name, text) of MMOCR's variant without images."""

@@ -12,6 +12,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import uuid
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from array_record.python import (
     array_record_module,  # pyright: ignore[reportAttributeAccessIssue]  # compiled
 )
 
-from robustscanner_jax.whole_file import write_whole
+from robustscanner_jax.whole_file import write_whole_escaped
 
 # Of one record and of the index. A reader refuses any other.
 FORMAT_VERSION = 1
@@ -163,7 +164,9 @@ class RecordWriter:
 
     def __init__(self, path: str | os.PathLike[str]):
         self._path = Path(path)
-        self._temporary = self._path.with_name(f"{self._path.name}.{os.getpid()}.tmp")
+        self._temporary = self._path.with_name(
+            f"{self._path.name}.{uuid.uuid4().hex}.tmp"
+        )
         self._writer: array_record_module.ArrayRecordWriter | None = None
         self.count = 0  # records written so far
 
@@ -246,7 +249,7 @@ def write_index(
         "source": source,
     }
     text = json.dumps(index, indent=2, ensure_ascii=False)
-    write_whole(Path(folder) / INDEX_NAME, text + "\n")
+    write_whole_escaped(Path(folder) / INDEX_NAME, text + "\n")
 
 
 def read_index(folder: str | os.PathLike[str]) -> dict[str, Any]:

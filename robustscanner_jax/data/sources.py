@@ -26,7 +26,7 @@ KNOWN_FORMATS = (
     "txt, CSV), or a folder of images named label_anything.jpg"
 )
 _LABEL_SUFFIXES = (".tsv", ".txt", ".json", ".jsonl", ".csv")
-_LABEL_STEMS = ("labels", "label", "gt")
+LABEL_STEMS = ("labels", "label", "gt")
 _DATASET_MARKS = (INDEX_NAME, "features.json", "data.mdb")
 
 
@@ -72,7 +72,7 @@ def _name(path: str) -> str:
     """Returns the name of a dataset: its file's, or its folder's if that says more."""
     path = os.path.abspath(path)
     stem, _ = os.path.splitext(os.path.basename(path))
-    if stem.lower() in (*_LABEL_STEMS, "data"):
+    if stem.lower() in (*LABEL_STEMS, "data"):
         stem = os.path.basename(os.path.dirname(path))
     elif path.endswith(SHARD_SUFFIX) and "-of-" in stem:
         stem = stem.rsplit("-", 3)[0]
@@ -145,7 +145,7 @@ def label_files(names: list[str]) -> list[str]:
         if name.lower().endswith(_LABEL_SUFFIXES)
         and not name.lower().startswith(("readme", "license", "licence"))
     ]
-    named = [n for n in candidates if os.path.splitext(n)[0].lower() in _LABEL_STEMS]
+    named = [n for n in candidates if os.path.splitext(n)[0].lower() in LABEL_STEMS]
     return named if len(named) == 1 else candidates
 
 
